@@ -1,0 +1,1 @@
+//! The decisions: policy, flights, fetch, verify, commit, list and latest, offline.

@@ -1,0 +1,1 @@
+//! The pure vocabulary of Go modules: paths, versions, patterns, requests, hashes.

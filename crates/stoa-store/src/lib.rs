@@ -1,0 +1,1 @@
+//! Durable state: write-once blobs and the index.

@@ -1,0 +1,1 @@
+//! The pure checksum-database verifier: signed notes, tree proofs, tiles.

@@ -1,0 +1,1 @@
+//! Getting bytes from elsewhere: upstream proxies over HTTP, credentials, retries.

@@ -1,0 +1,1 @@
+//! A caching GOPROXY server: the program.
