@@ -1,0 +1,276 @@
+//! One question and its answer over HTTP, redirects included.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, LOCATION, RETRY_AFTER, VIA,
+};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use jiff::Timestamp;
+use reqwest::dns::Resolve;
+use reqwest::redirect::Policy;
+use reqwest::{Proxy, Response, retry};
+use stoa_module::ErrorClass;
+use url::Url;
+
+use crate::client::Encoding;
+use crate::client::body::Answer;
+use crate::client::budget::{Budget, Spent};
+use crate::client::fault;
+use crate::client::resolver::{PROGRESS, Progress, Watched};
+use crate::client::{tls, words};
+use crate::credentials::{Credentials, same_origin};
+use crate::error::Error;
+use crate::failure::{Fault, Stage, span};
+use crate::proxy::Proxies;
+use crate::settings::Settings;
+use crate::source::{Base, without_credentials};
+use crate::via;
+
+/// Connections that are kept for a host while nothing is asked of it. `https:` hosts mostly need one (HTTP/2).
+const IDLE_CONNECTIONS: usize = 8;
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// An HTTP/2 connection that is in use and silent is asked for a sign of life, so that a dead one is noticed before
+/// every request on it has waited for its whole bound.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// For the words of a refusal, which nobody should have to wait for.
+const WORDS_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub(crate) struct Http {
+    client: reqwest::Client,
+    /// Whether there is any authority to trust.
+    is_trusting: bool,
+    credentials: Credentials,
+    proxies: Arc<Proxies>,
+    connect_timeout: Duration,
+    max_redirects: usize,
+    via: String,
+}
+
+impl Http {
+    pub(crate) fn new(
+        settings: &Settings,
+        credentials: Credentials,
+        proxies: Arc<Proxies>,
+        resolver: Arc<dyn Resolve>,
+    ) -> Result<Self, Error> {
+        let user_agent = HeaderValue::from_str(&settings.user_agent)
+            .map_err(|_| Error::InvalidUserAgent(settings.user_agent.clone()))?;
+        let resolver = Arc::new(Watched(resolver));
+        let builder = || {
+            let proxies = Arc::clone(&proxies);
+            reqwest::Client::builder()
+                .user_agent(user_agent.clone())
+                .connect_timeout(settings.connect_timeout)
+                // Redirects, tries and the choice of the outgoing proxy are all our own.
+                .redirect(Policy::none())
+                .referer(false)
+                .retry(retry::never())
+                .no_proxy()
+                .proxy(Proxy::custom(move |url| proxies.find(url).cloned()))
+                .dns_resolver(Arc::clone(&resolver))
+                .pool_max_idle_per_host(IDLE_CONNECTIONS)
+                .pool_idle_timeout(IDLE_TIMEOUT)
+                .http2_keep_alive_interval(PING_INTERVAL)
+                .http2_keep_alive_timeout(PING_TIMEOUT)
+        };
+        let (client, is_trusting) = tls::build(builder, tls::read(&settings.ca_files)?)?;
+        Ok(Self {
+            client,
+            is_trusting,
+            credentials,
+            proxies,
+            connect_timeout: settings.connect_timeout,
+            max_redirects: settings.max_redirects,
+            via: via::entry(&settings.instance_id),
+        })
+    }
+
+    /// Our own entry of `Via`.
+    pub(crate) fn via(&self) -> &str {
+        &self.via
+    }
+
+    /// Asks, follows redirects, and hands over a 200 whose body is still to come.
+    pub(crate) async fn ask(
+        &self,
+        base: &Base,
+        url: &Url,
+        encoding: Encoding,
+        via: &HeaderValue,
+        waiting: &mut Budget,
+    ) -> Result<Received, Fault> {
+        let mut url = url.clone();
+        let mut passed: Vec<Url> = Vec::new();
+        // Once a redirect has left the host that was named, no credential is sent any more, not even back to it.
+        let mut is_home = true;
+        loop {
+            let response = self.send(base, &url, is_home, encoding, via, waiting).await?;
+            if !response.status().is_redirection() {
+                return Received::new(response).await;
+            }
+            let next = target(&response, &url)?;
+            discard(response).await;
+            is_home = is_home && same_origin(&url, &next);
+            if base.is_confined() && !same_origin(base.url(), &next) {
+                let detail = format!(
+                    "redirect of a private module to another host ({})",
+                    next.host_str().unwrap_or_default()
+                );
+                return Err(Fault::new(ErrorClass::Denied, Stage::Http, detail));
+            }
+            passed.push(url);
+            if passed.contains(&next) {
+                return Err(bad_redirect("a redirect loop"));
+            }
+            if passed.len() > self.max_redirects {
+                return Err(bad_redirect(&format!("more than {} redirects", self.max_redirects)));
+            }
+            url = next;
+        }
+    }
+
+    async fn send(
+        &self,
+        base: &Base,
+        url: &Url,
+        is_home: bool,
+        encoding: Encoding,
+        via: &HeaderValue,
+        waiting: &mut Budget,
+    ) -> Result<Response, Fault> {
+        if url.scheme() == "https" && !self.is_trusting {
+            let detail = "tls: this system has no certificates of authorities (install \
+                          ca-certificates, or name a file of them in the settings)";
+            return Err(Fault::new(ErrorClass::Unavailable, Stage::Tls, detail));
+        }
+        let progress = Arc::new(Progress::default());
+        let sending = async {
+            let mut headers = HeaderMap::new();
+            headers.insert(VIA, via.clone());
+            if encoding == Encoding::Identity {
+                headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            }
+            if is_home && let Some(secret) = self.credentials.find(base, url).await {
+                headers.insert(AUTHORIZATION, secret);
+            }
+            self.client.get(url.clone()).headers(headers).send().await
+        };
+        let outcome = waiting.spend(PROGRESS.scope(Arc::clone(&progress), sending)).await;
+        let mut fault = match outcome {
+            Ok(Ok(response)) => return Ok(response),
+            Ok(Err(error)) => fault::of_send(&error, progress.is_resolving(), self.connect_timeout),
+            Err(Spent) => {
+                let stage = if progress.is_resolving() { Stage::Dns } else { Stage::Http };
+                let detail = format!("timeout after {}", span(waiting.whole()));
+                Fault::new(ErrorClass::Timeout, stage, detail)
+            }
+        };
+        if let Some(proxy) = self.proxies.find(url) {
+            let host = proxy.host_str().unwrap_or_default();
+            let port = proxy.port_or_known_default().unwrap_or_default();
+            fault.detail.push_str(&format!(" (through the proxy {host}:{port})"));
+        }
+        Err(fault)
+    }
+}
+
+/// Where a redirect leads.
+fn target(response: &Response, from: &Url) -> Result<Url, Fault> {
+    let status = response.status();
+    let followed = [
+        StatusCode::MOVED_PERMANENTLY,
+        StatusCode::FOUND,
+        StatusCode::SEE_OTHER,
+        StatusCode::TEMPORARY_REDIRECT,
+        StatusCode::PERMANENT_REDIRECT,
+    ];
+    let location = response.headers().get(LOCATION);
+    let Some(location) = location.filter(|_| followed.contains(&status)) else {
+        return Err(fault::of_status(status, None));
+    };
+    let location = location.to_str().ok().and_then(|location| from.join(location).ok());
+    let Some(mut next) = location.filter(|next| matches!(next.scheme(), "http" | "https")) else {
+        return Err(bad_redirect("a redirect to something that is no http address"));
+    };
+    if from.scheme() == "https" && next.scheme() == "http" {
+        return Err(bad_redirect("a redirect from https to http"));
+    }
+    next.set_fragment(None);
+    // Whatever secret an upstream puts there, it is not ours to send.
+    Ok(without_credentials(&next))
+}
+
+fn bad_redirect(detail: &str) -> Fault {
+    Fault::new(ErrorClass::Corrupt, Stage::Http, detail)
+}
+
+/// Reads the small body that often comes with a redirect or an absence, so that the connection can be used again.
+async fn discard(response: Response) {
+    let small = response.content_length().is_some_and(|length| length <= words::MAX_BYTES as u64);
+    if small {
+        let _ = first_bytes(response).await;
+    }
+}
+
+/// The first bytes of a body, as many as are looked at, or less if they do not come at once.
+async fn first_bytes(mut response: Response) -> Vec<u8> {
+    let mut body = Vec::new();
+    let mut patience = Budget::new(WORDS_TIMEOUT);
+    while body.len() < words::MAX_BYTES {
+        match patience.spend(response.chunk()).await {
+            Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk),
+            Ok(Ok(None) | Err(_)) | Err(Spent) => break,
+        }
+    }
+    body
+}
+
+/// A 200 whose body is still to come.
+#[derive(Debug)]
+pub(crate) struct Received {
+    response: Response,
+    length: Option<u64>,
+}
+
+impl Received {
+    async fn new(response: Response) -> Result<Self, Fault> {
+        let headers = response.headers();
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let status = response.status();
+        if status != StatusCode::OK {
+            let wait =
+                text(RETRY_AFTER).and_then(|wait| fault::retry_after(wait, Timestamp::now()));
+            let mut fault = fault::of_status(status, wait);
+            if words::are_plain(headers) {
+                fault.text = words::from_body(&first_bytes(response).await);
+            } else {
+                discard(response).await;
+            }
+            return Err(fault);
+        }
+        // Gzip has been taken off by now, with its length; nothing else was asked for.
+        if text(CONTENT_ENCODING).is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
+            let detail = "an answer in a content encoding that was not asked for";
+            return Err(Fault::new(ErrorClass::Corrupt, Stage::Http, detail));
+        }
+        let length = text(CONTENT_LENGTH).and_then(|length| length.parse().ok());
+        Ok(Self { response, length })
+    }
+}
+
+impl Answer for Received {
+    fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    async fn chunk(&mut self) -> Result<Option<Bytes>, Fault> {
+        self.response.chunk().await.map_err(|error| fault::of_body(&error))
+    }
+}

@@ -1,0 +1,191 @@
+//! Telling failures apart by the chain of errors that reqwest hands up from hyper, rustls and the system.
+
+use std::error::Error as StdError;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use http::StatusCode;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use stoa_module::ErrorClass;
+
+use crate::failure::{Fault, Stage, span};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Why no answer came.
+pub(crate) fn of_send(
+    error: &reqwest::Error,
+    is_resolving: bool,
+    connect_timeout: Duration,
+) -> Fault {
+    let causes = Causes::of(error);
+    if error.is_connect() {
+        if error.is_timeout() {
+            let stage = if is_resolving { Stage::Dns } else { Stage::Connect };
+            let detail = format!("{stage}: timeout after {}", span(connect_timeout));
+            return Fault::new(ErrorClass::Timeout, stage, detail);
+        }
+        let (stage, words) = if error.is_dns() {
+            (Stage::Dns, causes.words())
+        } else if let Some(error) = causes.find::<rustls::Error>() {
+            (Stage::Tls, of_tls(error))
+        } else if causes.io().is_some_and(|kind| kind == ErrorKind::UnexpectedEof) {
+            // Nothing but a handshake reads anything before the connection counts as made.
+            let fault = Fault::new(
+                ErrorClass::Unavailable,
+                Stage::Tls,
+                "tls: the connection was closed during the handshake",
+            );
+            return fault.passing();
+        } else {
+            let detail = format!("connect: {}", causes.words());
+            return Fault::new(ErrorClass::Unavailable, Stage::Connect, detail).passing();
+        };
+        // The resolver has tried for itself, and a certificate does not become valid by asking again.
+        return Fault::new(ErrorClass::Unavailable, stage, format!("{stage}: {words}"));
+    }
+    if error.is_builder() {
+        return Fault::new(ErrorClass::Invalid, Stage::Local, causes.words());
+    }
+    if causes.find::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+        let detail = "the answer is not http";
+        return Fault::new(ErrorClass::Corrupt, Stage::Http, detail);
+    }
+    Fault::new(ErrorClass::Unavailable, Stage::Http, causes.words()).passing()
+}
+
+/// Why a body broke off.
+pub(crate) fn of_body(error: &reqwest::Error) -> Fault {
+    let causes = Causes::of(error);
+    let hyper = causes.find::<hyper::Error>();
+    let class = match hyper {
+        // The connection broke, but not tidily at a wrong place.
+        Some(_) if causes.io().is_some_and(|kind| kind != ErrorKind::UnexpectedEof) => {
+            ErrorClass::Unavailable
+        }
+        _ => ErrorClass::Corrupt,
+    };
+    let detail = match hyper {
+        Some(hyper) if hyper.is_incomplete_message() => "body: cut off".to_owned(),
+        Some(_) => format!("body: {}", causes.words()),
+        None => format!("body: bad gzip ({})", causes.words()),
+    };
+    Fault::new(class, Stage::Body, detail).passing()
+}
+
+/// What an answer other than 200 means, without the upstream's words.
+pub(crate) fn of_status(status: StatusCode, retry_after: Option<Duration>) -> Fault {
+    let class = match status.as_u16() {
+        404 | 410 => ErrorClass::NotFound,
+        401 | 403 => ErrorClass::Denied,
+        // 1xx is not passed up, and redirects are followed before this.
+        100..=399 => ErrorClass::Corrupt,
+        _ => ErrorClass::Unavailable,
+    };
+    let mut fault = Fault::new(class, Stage::Http, format!("http {}", status.as_u16()));
+    fault.retry_after = retry_after;
+    fault.passing = match status.as_u16() {
+        502..=504 => true,
+        // Without a date, asking again at once would only prove the upstream right.
+        429 => retry_after.is_some(),
+        _ => false,
+    };
+    fault
+}
+
+/// Why the downloaded file could not be written.
+pub(crate) fn of_write(error: &std::io::Error) -> Fault {
+    let class = match error.kind() {
+        ErrorKind::StorageFull
+        | ErrorKind::QuotaExceeded
+        | ErrorKind::ReadOnlyFilesystem
+        | ErrorKind::FileTooLarge => ErrorClass::Full,
+        _ => ErrorClass::Internal,
+    };
+    Fault::new(class, Stage::Local, format!("cannot store it: {}", of_io(error)))
+}
+
+/// Reads `Retry-After`: seconds, or a date.
+pub(crate) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
+    let value = value.trim();
+    let wait = match value.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let date = rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
+            Duration::try_from(date.duration_since(now)).unwrap_or_default()
+        }
+    };
+    Some(wait.min(DAY))
+}
+
+fn of_tls(error: &rustls::Error) -> String {
+    use rustls::CertificateError as Bad;
+    let words = match error {
+        rustls::Error::InvalidCertificate(bad) => match bad {
+            Bad::UnknownIssuer => "the certificate is from an unknown authority",
+            Bad::Expired | Bad::ExpiredContext { .. } => "the certificate has expired",
+            Bad::NotValidYet | Bad::NotValidYetContext { .. } => "the certificate is not valid yet",
+            Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
+                "the certificate is for another name"
+            }
+            _ => return error.to_string(),
+        },
+        rustls::Error::InvalidMessage(_) => "the server does not speak tls",
+        _ => return error.to_string(),
+    };
+    words.to_owned()
+}
+
+/// An error and everything behind it.
+struct Causes<'e>(Vec<&'e (dyn StdError + 'static)>);
+
+impl<'e> Causes<'e> {
+    fn of(error: &'e (dyn StdError + 'static)) -> Self {
+        let mut causes = Vec::new();
+        let mut next = Some(error);
+        while let Some(error) = next {
+            causes.push(error);
+            // An I/O error that wraps another one calls that one's source its own.
+            let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+            next = match wrapped {
+                Some(wrapped) => Some(wrapped),
+                None => error.source(),
+            };
+        }
+        Self(causes)
+    }
+
+    fn find<T: StdError + 'static>(&self) -> Option<&'e T> {
+        self.0.iter().find_map(|cause| cause.downcast_ref())
+    }
+
+    /// The kind of the innermost I/O error.
+    fn io(&self) -> Option<ErrorKind> {
+        let errors = self.0.iter().rev();
+        errors
+            .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+            .map(std::io::Error::kind)
+            .next()
+    }
+
+    /// The innermost error in words.
+    fn words(&self) -> String {
+        match self.0.last() {
+            Some(cause) => match cause.downcast_ref::<std::io::Error>() {
+                Some(error) => of_io(error),
+                None => cause.to_string(),
+            },
+            None => String::new(),
+        }
+    }
+}
+
+/// An I/O error without the system's number and capitals.
+fn of_io(error: &std::io::Error) -> String {
+    if error.raw_os_error().is_some() {
+        return error.kind().to_string();
+    }
+    let words = error.to_string();
+    words.strip_prefix("failed to lookup address information: ").unwrap_or(&words).to_owned()
+}

@@ -1,0 +1,89 @@
+//! Which secret goes with a request: the address's own, then the settings', then netrc's.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderValue;
+use percent_encoding::percent_decode_str;
+use secrecy::ExposeSecret as _;
+use url::Url;
+
+use crate::error::Error;
+use crate::netrc::Netrc;
+use crate::settings::{Credential, Secret};
+use crate::source::{Base, redacted, secret_of, without_credentials};
+
+#[derive(Debug)]
+pub(crate) struct Credentials {
+    settings: Vec<Credential>,
+    netrc: Netrc,
+}
+
+impl Credentials {
+    pub(crate) fn new(settings: Vec<Credential>, netrc: Netrc) -> Result<Self, Error> {
+        for Credential { prefix, secret } in &settings {
+            let invalid = |reason| Error::InvalidCredential { prefix: redacted(prefix), reason };
+            if !matches!(prefix.scheme(), "http" | "https") || prefix.host_str().is_none() {
+                return Err(invalid("its prefix must be an http or https address"));
+            }
+            if prefix.query().is_some() || prefix.fragment().is_some() {
+                return Err(invalid("its prefix must have no query and no fragment"));
+            }
+            if !matches!(secret_of(prefix), Ok(None)) {
+                return Err(invalid("its prefix must not hold another credential"));
+            }
+            if header(secret).is_none() {
+                return Err(invalid("its token must be printable ASCII"));
+            }
+        }
+        Ok(Self { settings, netrc })
+    }
+
+    /// The `Authorization` for an address on the host of `base`. Never to be asked for an address that a redirect to
+    /// another host led to: an upstream must not be able to spend our credentials elsewhere.
+    pub(crate) async fn find(&self, base: &Base, url: &Url) -> Option<HeaderValue> {
+        if let Some(secret) = base.secret() {
+            return header(secret);
+        }
+        let named = self.settings.iter().filter(|credential| covers(&credential.prefix, url));
+        if let Some(credential) = named.max_by_key(|credential| path(&credential.prefix).len()) {
+            return header(&credential.secret);
+        }
+        header(&self.netrc.find(&without_credentials(url)).await?)
+    }
+}
+
+fn covers(prefix: &Url, url: &Url) -> bool {
+    if !same_origin(prefix, url) {
+        return false;
+    }
+    match path(url).strip_prefix(&path(prefix)) {
+        Some(rest) => rest.is_empty() || rest.starts_with('/'),
+        None => false,
+    }
+}
+
+/// The path as it is meant, whichever of its characters are encoded, without a slash at its end.
+fn path(url: &Url) -> String {
+    let path = percent_decode_str(url.path().trim_end_matches('/'));
+    path.decode_utf8_lossy().into_owned()
+}
+
+pub(crate) fn same_origin(one: &Url, other: &Url) -> bool {
+    one.scheme() == other.scheme()
+        && one.host() == other.host()
+        && one.port_or_known_default() == other.port_or_known_default()
+}
+
+/// None for a token that cannot stand in a header.
+fn header(secret: &Secret) -> Option<HeaderValue> {
+    let text = match secret {
+        Secret::Basic { username, password } => {
+            let pair = format!("{username}:{}", password.expose_secret());
+            format!("Basic {}", STANDARD.encode(pair))
+        }
+        Secret::Bearer(token) => format!("Bearer {}", token.expose_secret()),
+    };
+    let mut value = HeaderValue::from_str(&text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}

@@ -1,0 +1,137 @@
+//! What went wrong with a source, and how it is told from other ways to go wrong.
+
+use std::fmt;
+use std::time::Duration;
+
+use stoa_module::ErrorClass;
+
+use crate::source::Source;
+
+/// How far a request had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Resolving the host's name.
+    Dns,
+    /// Opening the connection, through an HTTP proxy if there is one.
+    Connect,
+    /// The TLS handshake.
+    Tls,
+    /// From the request to the end of the answer's header.
+    Http,
+    /// Receiving the body.
+    Body,
+    /// The `git` command.
+    Git,
+    /// This machine: a file source, or the file that is written.
+    Local,
+}
+
+impl Stage {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Http => "http",
+            Self::Body => "body",
+            Self::Git => "git",
+            Self::Local => "local",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why one source gave no answer, after all tries. `Display` is one line for a person, without secrets:
+/// `goproxy.example.com: http 403: access needs a token`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub class: ErrorClass,
+    pub stage: Stage,
+    /// [`Source::name`].
+    pub source: String,
+    /// `http 403`, `timeout after 10 s`, `connect: connection refused`.
+    pub detail: String,
+    /// The upstream's own words: the first lines of a plain-text answer, joined to one line, printable, at most 200
+    /// characters.
+    pub text: Option<String>,
+    /// From a `Retry-After` header, at most a day.
+    pub retry_after: Option<Duration>,
+    /// How often the source was asked; 0 if it was not.
+    pub tries: u32,
+}
+
+impl Failure {
+    /// A failure without words of the upstream, met at the first try.
+    pub fn new(
+        class: ErrorClass,
+        stage: Stage,
+        source: &Source,
+        detail: impl Into<String>,
+    ) -> Self {
+        Fault::new(class, stage, detail).at(source, 1)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.source, self.detail)?;
+        if self.tries > 1 {
+            write!(f, " ({} tries)", self.tries)?;
+        }
+        match &self.text {
+            Some(text) => write!(f, ": {text}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// What went wrong in one try.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) class: ErrorClass,
+    pub(crate) stage: Stage,
+    pub(crate) detail: String,
+    pub(crate) text: Option<String>,
+    pub(crate) retry_after: Option<Duration>,
+    /// Another try may well succeed.
+    pub(crate) passing: bool,
+}
+
+impl Fault {
+    pub(crate) fn new(class: ErrorClass, stage: Stage, detail: impl Into<String>) -> Self {
+        Self { class, stage, detail: detail.into(), text: None, retry_after: None, passing: false }
+    }
+
+    pub(crate) fn passing(mut self) -> Self {
+        self.passing = true;
+        self
+    }
+
+    pub(crate) fn at(self, source: &Source, tries: u32) -> Failure {
+        Failure {
+            class: self.class,
+            stage: self.stage,
+            source: source.name(),
+            detail: self.detail,
+            text: self.text,
+            retry_after: self.retry_after,
+            tries,
+        }
+    }
+}
+
+/// `15 s`, `1.5 s`, `300 ms`.
+pub(crate) fn span(duration: Duration) -> String {
+    if duration < Duration::from_secs(1) {
+        format!("{} ms", duration.as_millis())
+    } else {
+        format!("{} s", (duration.as_secs_f64() * 10.0).round() / 10.0)
+    }
+}

@@ -1,0 +1,135 @@
+//! The netrc file, by the go command's rules (cmd/go's auth package), which differ from curl's: a machine needs login
+//! and password, a port is part of its name, `default` is not supported, and the first of two entries wins.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use secrecy::SecretString;
+use url::Url;
+
+use crate::error::Error;
+use crate::settings::Secret;
+
+/// A netrc file that is larger is not one.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// `host[:port][/path]` to login and password.
+type Logins = HashMap<String, Secret>;
+
+/// What tells that the file is another one now.
+type Stamp = Option<(SystemTime, u64)>;
+
+#[derive(Debug)]
+pub(crate) struct Netrc {
+    path: Option<PathBuf>,
+    read: Mutex<(Stamp, Arc<Logins>)>,
+}
+
+impl Netrc {
+    pub(crate) fn open(path: Option<PathBuf>) -> Result<Self, Error> {
+        let read = match &path {
+            Some(path) => read(path).map_err(Error::ReadNetrc)?,
+            None => (None, Arc::default()),
+        };
+        Ok(Self { path, read: Mutex::new(read) })
+    }
+
+    /// The login for an `https:` address. The file is read again when its time or size changed; while it cannot be
+    /// read, what was read last stays in use.
+    pub(crate) async fn find(&self, url: &Url) -> Option<Secret> {
+        let path = self.path.as_ref()?;
+        if url.scheme() != "https" {
+            return None;
+        }
+        let now = match fs_err::tokio::metadata(path).await {
+            Ok(metadata) => metadata.modified().ok().map(|time| (time, metadata.len())),
+            Err(_) => None,
+        };
+        if now != self.state().0 {
+            let path = path.clone();
+            match tokio::task::spawn_blocking(move || read(&path)).await {
+                Ok(Ok(read)) => *self.state() = read,
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "cannot read the netrc file again, its old logins stay in use");
+                    // So that it is said once, not at every request.
+                    self.state().0 = now;
+                }
+                Err(_) => {}
+            }
+        }
+        let logins = Arc::clone(&self.state().1);
+        lookup(&logins, url)
+    }
+
+    fn state(&self) -> MutexGuard<'_, (Stamp, Arc<Logins>)> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<(Stamp, Arc<Logins>)> {
+    let metadata = match fs_err::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((None, Arc::default())),
+        Err(error) => return Err(error),
+    };
+    if !metadata.is_file() || metadata.len() > MAX_BYTES {
+        let message = format!("{}: not a netrc file", path.display());
+        return Err(std::io::Error::new(ErrorKind::InvalidData, message));
+    }
+    let text = fs_err::read(path)?;
+    let stamp = metadata.modified().ok().map(|time| (time, metadata.len()));
+    Ok((stamp, Arc::new(parse(&String::from_utf8_lossy(&text)))))
+}
+
+fn parse(text: &str) -> Logins {
+    let mut logins = Logins::new();
+    let (mut machine, mut login, mut password) = ("", "", "");
+    let mut in_macro = false;
+    for line in text.split('\n') {
+        if in_macro {
+            in_macro = !line.is_empty();
+            continue;
+        }
+        let mut fields = line.split_whitespace();
+        while let Some(name) = fields.next() {
+            let Some(value) = fields.next() else {
+                // `default` stands alone and must be the last entry.
+                if name == "default" {
+                    return logins;
+                }
+                break;
+            };
+            match name {
+                "machine" => (machine, login, password) = (value, "", ""),
+                "login" => login = value,
+                "password" => password = value,
+                "macdef" => in_macro = true,
+                _ => {}
+            }
+            if !machine.is_empty() && !login.is_empty() && !password.is_empty() {
+                let prefix = machine.strip_prefix("https://").unwrap_or(machine);
+                let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+                logins.entry(prefix.to_owned()).or_insert_with(|| Secret::Basic {
+                    username: login.to_owned(),
+                    password: SecretString::from(password),
+                });
+                (machine, login, password) = ("", "", "");
+            }
+        }
+    }
+    logins
+}
+
+fn lookup(logins: &Logins, url: &Url) -> Option<Secret> {
+    let text = url.as_str().strip_prefix("https://")?;
+    let mut prefix = text.strip_suffix('/').unwrap_or(text);
+    loop {
+        if let Some(secret) = logins.get(prefix) {
+            return Some(secret.clone());
+        }
+        prefix = &prefix[..prefix.rfind('/')?];
+    }
+}

@@ -1,0 +1,227 @@
+//! Which outgoing proxy a request takes: the rules of Go's golang.org/x/net/http/httpproxy, not reqwest's own, which
+//! also read `ALL_PROXY`, let loopback go through the proxy, and know neither ports nor `*.` in `NO_PROXY`.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use url::{Host, Url};
+
+use crate::error::Error;
+use crate::source::redacted;
+
+/// The values of `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`. `Debug` shows no password.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ProxyEnvironment {
+    /// For `http:` addresses: a URL (`http`, `https`, `socks5`, `socks5h`) or `host[:port]`.
+    pub http: Option<String>,
+    /// For `https:` addresses.
+    pub https: Option<String>,
+    /// What is asked without a proxy: `*`, or names (with their subdomains), `.names` (subdomains only), addresses and
+    /// CIDR blocks, each but the last with a port if wanted, separated by commas.
+    pub no: Option<String>,
+}
+
+impl ProxyEnvironment {
+    /// Reads the variables of this process; an upper-case one wins over its lower-case twin.
+    pub fn from_env() -> Self {
+        let named = |names: [&str; 2]| {
+            let mut values = names.iter().filter_map(|name| std::env::var(name).ok());
+            values.find(|value| !value.is_empty())
+        };
+        Self {
+            http: named(["HTTP_PROXY", "http_proxy"]),
+            https: named(["HTTPS_PROXY", "https_proxy"]),
+            no: named(["NO_PROXY", "no_proxy"]),
+        }
+    }
+}
+
+impl fmt::Debug for ProxyEnvironment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |value: &Option<String>| {
+            value.as_ref().map(|value| match address(value) {
+                Ok(url) => redacted(&url),
+                Err(_) => "(invalid)".to_owned(),
+            })
+        };
+        f.debug_struct("ProxyEnvironment")
+            .field("http", &shown(&self.http))
+            .field("https", &shown(&self.https))
+            .field("no", &self.no)
+            .finish()
+    }
+}
+
+/// The rules, ready to be asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Proxies {
+    http: Option<Url>,
+    https: Option<Url>,
+    exceptions: Vec<Exception>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Exception {
+    Everything,
+    Block {
+        network: IpAddr,
+        bits: u8,
+    },
+    Address {
+        ip: IpAddr,
+        port: Option<String>,
+    },
+    /// `suffix` begins with a dot; `itself` tells whether the name without the dot is meant as well.
+    Domain {
+        suffix: String,
+        itself: bool,
+        port: Option<String>,
+    },
+}
+
+impl Proxies {
+    pub(crate) fn new(environment: &ProxyEnvironment) -> Result<Self, Error> {
+        let proxy = |variable, value: &Option<String>| match value.as_deref() {
+            None | Some("") => Ok(None),
+            Some(value) => match address(value) {
+                Ok(url) => Ok(Some(url)),
+                Err(reason) => Err(Error::InvalidProxy { variable, reason }),
+            },
+        };
+        let no = environment.no.as_deref().unwrap_or_default();
+        Ok(Self {
+            http: proxy("HTTP_PROXY", &environment.http)?,
+            https: proxy("HTTPS_PROXY", &environment.https)?,
+            exceptions: no.split(',').filter_map(exception).collect(),
+        })
+    }
+
+    /// The proxy for an address, or none if it is to be reached directly.
+    pub(crate) fn find(&self, target: &Url) -> Option<&Url> {
+        let proxy = match target.scheme() {
+            "https" => self.https.as_ref(),
+            "http" => self.http.as_ref(),
+            _ => None,
+        }?;
+        let port = target.port_or_known_default()?;
+        let direct = match target.host()? {
+            Host::Domain("localhost") => true,
+            Host::Domain(name) => {
+                self.exceptions.iter().any(|exception| exception.covers_name(name, port))
+            }
+            Host::Ipv4(ip) => self.is_direct(ip.into(), port),
+            Host::Ipv6(ip) => self.is_direct(ip.into(), port),
+        };
+        (!direct).then_some(proxy)
+    }
+
+    fn is_direct(&self, ip: IpAddr, port: u16) -> bool {
+        let ip = ip.to_canonical();
+        ip.is_loopback() || self.exceptions.iter().any(|exception| exception.covers_ip(ip, port))
+    }
+}
+
+impl Exception {
+    fn covers_name(&self, name: &str, at: u16) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Domain { suffix, itself, port } => {
+                (name.ends_with(suffix.as_str()) || *itself && name == &suffix[1..])
+                    && is_port(port, at)
+            }
+            Self::Block { .. } | Self::Address { .. } => false,
+        }
+    }
+
+    fn covers_ip(&self, target: IpAddr, at: u16) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Block { network, bits } => is_within(target, *network, *bits),
+            Self::Address { ip, port } => *ip == target && is_port(port, at),
+            Self::Domain { .. } => false,
+        }
+    }
+}
+
+fn is_port(wanted: &Option<String>, port: u16) -> bool {
+    wanted.as_ref().is_none_or(|wanted| *wanted == port.to_string())
+}
+
+fn is_within(ip: IpAddr, network: IpAddr, bits: u8) -> bool {
+    let same = |ip: u128, network: u128, width: u8| {
+        let host_bits = u32::from(width - bits);
+        ip.checked_shr(host_bits) == network.checked_shr(host_bits)
+    };
+    match (ip, network) {
+        (IpAddr::V4(ip), IpAddr::V4(network)) => {
+            same(u128::from(ip.to_bits()), u128::from(network.to_bits()), 32)
+        }
+        (IpAddr::V6(ip), IpAddr::V6(network)) => same(ip.to_bits(), network.to_bits(), 128),
+        _ => false,
+    }
+}
+
+/// A proxy's address; a bare `host[:port]` means `http:`.
+fn address(value: &str) -> Result<Url, &'static str> {
+    let has_host = |url: &Url| url.host_str().is_some_and(|host| !host.is_empty());
+    let url = match Url::parse(value) {
+        Ok(url) if has_host(&url) => url,
+        _ => Url::parse(&format!("http://{value}")).map_err(|_| "it is no URL and no host:port")?,
+    };
+    if !has_host(&url) {
+        return Err("it names no host");
+    }
+    match url.scheme() {
+        "http" | "https" | "socks5h" => Ok(url),
+        // Go lets a SOCKS proxy resolve the names under either scheme, reqwest only under this one.
+        "socks5" => {
+            Url::parse(&url.as_str().replacen("socks5", "socks5h", 1)).map_err(|_| "it is no URL")
+        }
+        _ => Err("its scheme must be http, https, socks5 or socks5h"),
+    }
+}
+
+/// One item of `NO_PROXY`; what cannot be understood is skipped, as everybody else does.
+fn exception(item: &str) -> Option<Exception> {
+    let item = item.trim().to_lowercase();
+    if item == "*" {
+        return Some(Exception::Everything);
+    }
+    if let Some((network, bits)) = item.split_once('/')
+        && let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u8>())
+        && bits <= if network.is_ipv4() { 32 } else { 128 }
+    {
+        return Some(Exception::Block { network, bits });
+    }
+    let (host, port) = split_port(&item);
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Some(Exception::Address { ip: ip.to_canonical(), port });
+    }
+    let host = if host.starts_with("*.") { &host[1..] } else { host };
+    let (itself, name) = match host.strip_prefix('.') {
+        Some(name) => (false, name),
+        None => (true, host),
+    };
+    if name.is_empty() {
+        return None;
+    }
+    // Names in a parsed address are in their ASCII form already.
+    let name = match Host::parse(name) {
+        Ok(Host::Domain(name)) => name,
+        _ => name.to_owned(),
+    };
+    Some(Exception::Domain { suffix: format!(".{name}"), itself, port })
+}
+
+/// Splits `host:port` and `[ip]:port`. An IPv6 address without brackets has no port.
+fn split_port(item: &str) -> (&str, Option<String>) {
+    if let Some(rest) = item.strip_prefix('[')
+        && let Some((host, port)) = rest.split_once(']')
+    {
+        return (host, port.strip_prefix(':').map(str::to_owned));
+    }
+    match item.split_once(':') {
+        Some((host, port)) if !port.contains(':') => (host, Some(port.to_owned())),
+        _ => (item, None),
+    }
+}

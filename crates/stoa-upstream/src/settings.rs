@@ -1,0 +1,90 @@
+//! What the client is told once, at its start.
+
+use std::fmt;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use url::Url;
+
+use crate::proxy::ProxyEnvironment;
+use crate::source::redacted;
+
+/// The settings of a [`Client`](crate::Client). The default is what architecture.md says under "Bounds and
+/// budgets", with no credentials, no extra authorities, no proxy, and a fresh random instance id.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// To resolve a name, connect and finish the TLS handshake, together.
+    pub connect_timeout: Duration,
+    /// How long a body may bring less than 4 KiB before it counts as stalled.
+    pub stall_timeout: Duration,
+    /// How often one request is tried, the first time included. 0 counts as 1.
+    pub retries: u32,
+    /// The first pause between two tries; it doubles, with jitter, up to eight times this.
+    pub backoff: Duration,
+    /// How many redirects are followed for one request.
+    pub max_redirects: usize,
+    /// PEM files with certificates of authorities that are trusted besides the system's.
+    pub ca_files: Vec<PathBuf>,
+    /// Credentials by address; the longest matching prefix is used.
+    pub credentials: Vec<Credential>,
+    /// A netrc file, read as the go command reads it and read again when it changes. It need not exist.
+    pub netrc: Option<PathBuf>,
+    pub user_agent: String,
+    /// What tells this server from every other one in a `Via` header: letters, digits, `-`, `.` and `_`.
+    pub instance_id: String,
+    /// The outgoing HTTP proxy, usually [`ProxyEnvironment::from_env`].
+    pub proxy: ProxyEnvironment,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        // The standard library's hasher keys are the system's randomness; that is enough to tell instances apart.
+        let instance_id = format!("{:016x}", RandomState::new().build_hasher().finish());
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            stall_timeout: Duration::from_secs(20),
+            retries: 3,
+            backoff: Duration::from_millis(200),
+            max_redirects: 10,
+            ca_files: Vec::new(),
+            credentials: Vec::new(),
+            netrc: None,
+            user_agent: concat!("stoa/", env!("CARGO_PKG_VERSION")).to_owned(),
+            instance_id,
+            proxy: ProxyEnvironment::default(),
+        }
+    }
+}
+
+/// A credential for everything below an address.
+#[derive(Clone)]
+pub struct Credential {
+    /// `scheme://host[:port][/path]`. Scheme, host and port must be the same, the path a prefix by whole elements. A
+    /// prefix of scheme `http` is the only way, besides an upstream's own address, to have a secret sent unencrypted.
+    pub prefix: Url,
+    pub secret: Secret,
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential")
+            .field("prefix", &redacted(&self.prefix))
+            .field("secret", &self.secret)
+            .finish()
+    }
+}
+
+/// What is sent as `Authorization`. `Debug` shows neither password nor token.
+#[derive(Clone, Debug)]
+pub enum Secret {
+    Basic { username: String, password: SecretString },
+    Bearer(SecretString),
+}
+
+/// The netrc file the go command would read: `$NETRC`, else `.netrc` in `$HOME`.
+pub fn netrc_from_env() -> Option<PathBuf> {
+    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    named("NETRC").or_else(|| named("HOME").map(|home| home.join(".netrc")))
+}
