@@ -1,0 +1,3 @@
+module stoa.invalid/unicode
+
+go 1.21
