@@ -1,0 +1,309 @@
+//! The table of settings. A new setting is one row here and one field in `Config`; its
+//! environment variable, its place in the file, `config show`, `config reference` and
+//! `config/stoa.toml` follow from the row.
+
+use super::kind::{GIB, KIB, Kind, MIB, TIB};
+use crate::cli;
+
+/// One setting.
+pub(super) struct Setting {
+    /// `section.name`, as in the file.
+    pub(super) key: &'static str,
+    /// What stands for it when no layer sets it; a valid value that means just that.
+    pub(super) default: &'static str,
+    pub(super) kind: Kind,
+    /// One line for people, without a full stop.
+    pub(super) doc: &'static str,
+    pub(super) short: Option<Short>,
+}
+
+/// The contract's short names of a setting.
+pub(super) struct Short {
+    pub(super) env: &'static str,
+    pub(super) flag: &'static str,
+    /// Reads the flag.
+    pub(super) given: fn(&cli::Settings) -> Option<&str>,
+}
+
+impl Setting {
+    const fn new(key: &'static str, default: &'static str, kind: Kind, doc: &'static str) -> Self {
+        Self { key, default, kind, doc, short: None }
+    }
+
+    const fn short(
+        mut self,
+        flag: &'static str,
+        env: &'static str,
+        given: fn(&cli::Settings) -> Option<&str>,
+    ) -> Self {
+        self.short = Some(Short { env, flag, given });
+        self
+    }
+
+    /// The variable every key has: `server.listen` is `STOA_SERVER_LISTEN`.
+    pub(super) fn env(&self) -> String {
+        format!("STOA_{}", self.key.replace(['.', '-'], "_").to_ascii_uppercase())
+    }
+
+    pub(super) fn section(&self) -> &'static str {
+        self.key.split_once('.').map_or("", |(section, _)| section)
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        self.key.split_once('.').map_or(self.key, |(_, name)| name)
+    }
+}
+
+/// The setting with this key.
+pub(super) fn find(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+/// The sections in the order of the file, each with a line about it.
+pub(super) const SECTIONS: &[(&str, &str)] = &[
+    ("server", "The server towards its clients"),
+    ("store", "What is kept on disk"),
+    ("upstream", "Where modules come from, and how long that may take"),
+    ("sumdb", "The checksum database that every module is compared with"),
+    (
+        "cache",
+        "How long answers that can change stay fresh; when an upstream is down, older ones serve",
+    ),
+    ("limits", "What is too large, and how much is done at once"),
+    ("log", "The log, on standard error"),
+];
+
+/// Every setting, section by section.
+pub(super) const SETTINGS: &[Setting] = &[
+    Setting::new(
+        "server.listen",
+        "127.0.0.1:3000",
+        Kind::Listen(|c, v| c.server.listen = v),
+        "Where to listen; :3000 is every address, port 0 picks a free one and logs it",
+    )
+    .short("--listen", "STOA_LISTEN", |s| s.listen.as_deref()),
+    Setting::new(
+        "server.offline",
+        "false",
+        Kind::Bool(|c, v| c.server.offline = v),
+        "Serve what is stored and ask nobody else for anything",
+    )
+    .short("--offline", "STOA_OFFLINE", |s| s.offline.as_deref()),
+    Setting::new(
+        "server.header-timeout",
+        "10s",
+        Kind::Timeout(|c, v| c.server.header_timeout = v),
+        "How long a client may take to send a request's head",
+    ),
+    Setting::new(
+        "server.max-connections",
+        "4096",
+        Kind::Count { least: 1, most: 1_000_000, set: |c, v| c.server.max_connections = v as usize },
+        "Connections open at once; more wait until one closes",
+    ),
+    Setting::new(
+        "server.max-request-line",
+        "8KiB",
+        Kind::Size { least: KIB, most: MIB, set: |c, v| c.server.max_request_line = v },
+        "The longest request line; a longer one is answered 414",
+    ),
+    Setting::new(
+        "server.drain-timeout",
+        "30s",
+        Kind::Timeout(|c, v| c.server.drain_timeout = v),
+        "How long a stop waits for what is being sent",
+    ),
+    Setting::new(
+        "store.dir",
+        "~/.local/share/stoa",
+        Kind::DataDirectory(|c, v| c.store.dir = v),
+        "The data directory; the default is $XDG_DATA_HOME/stoa where that is set",
+    )
+    .short("--data-dir", "STOA_DATA_DIR", |s| s.data_dir.as_deref()),
+    Setting::new(
+        "store.quarantine-size",
+        "256MiB",
+        Kind::Size { least: 0, most: TIB, set: |c, v| c.store.quarantine_size = v },
+        "Room for rejected downloads, kept for people to look at; the oldest go first",
+    ),
+    Setting::new(
+        "store.sidecar-memory",
+        "8MiB",
+        Kind::Size { least: 0, most: 64 * GIB, set: |c, v| c.store.sidecar_memory = v },
+        "Memory for the records of stored versions; a version in it is served without a look-up",
+    ),
+    Setting::new(
+        "upstream.goproxy",
+        "https://proxy.golang.org,direct",
+        Kind::ProxyList(|c, v| c.upstream.goproxy = v),
+        "Where modules come from, as in GOPROXY: after a comma the next is asked when one has not got it, after | on any error",
+    )
+    .short("--goproxy", "STOA_GOPROXY", |s| s.goproxy.as_deref()),
+    Setting::new(
+        "upstream.goprivate",
+        "",
+        Kind::Patterns(|c, v| c.upstream.goprivate = v),
+        "Modules whose names must not leave for a public host, like *.corp.example.com,github.com/org",
+    )
+    .short("--goprivate", "STOA_GOPRIVATE", |s| s.goprivate.as_deref()),
+    Setting::new(
+        "upstream.gonoproxy",
+        "",
+        Kind::Patterns(|c, v| c.upstream.gonoproxy = v),
+        "Modules that are not asked of a proxy; empty is what goprivate says, none is no module",
+    )
+    .short("--gonoproxy", "STOA_GONOPROXY", |s| s.gonoproxy.as_deref()),
+    Setting::new(
+        "upstream.goinsecure",
+        "",
+        Kind::Patterns(|c, v| c.upstream.goinsecure = v),
+        "Modules that may be fetched without TLS",
+    )
+    .short("--goinsecure", "STOA_GOINSECURE", |s| s.goinsecure.as_deref()),
+    Setting::new(
+        "upstream.connect-timeout",
+        "5s",
+        Kind::Timeout(|c, v| c.upstream.connect_timeout = v),
+        "How long a connection to an upstream may take",
+    ),
+    Setting::new(
+        "upstream.list-timeout",
+        "15s",
+        Kind::Timeout(|c, v| c.upstream.list_timeout = v),
+        "How long the first byte of a list or of @latest may take, all tries together",
+    ),
+    Setting::new(
+        "upstream.file-timeout",
+        "60s",
+        Kind::Timeout(|c, v| c.upstream.file_timeout = v),
+        "How long the first byte of an .info, .mod or .zip may take: a public proxy may have to fetch it first",
+    ),
+    Setting::new(
+        "upstream.alternative-timeout",
+        "15s",
+        Kind::Timeout(|c, v| c.upstream.alternative_timeout = v),
+        "The same for a source that has another behind it over |",
+    ),
+    Setting::new(
+        "upstream.stall-timeout",
+        "20s",
+        Kind::Timeout(|c, v| c.upstream.stall_timeout = v),
+        "How long a download may stand still; a whole download has no bound",
+    ),
+    Setting::new(
+        "upstream.tries",
+        "3",
+        Kind::Count { least: 1, most: 10, set: |c, v| c.upstream.tries = v as u32 },
+        "How often a source is asked at most when it fails, within those times",
+    ),
+    Setting::new(
+        "upstream.max-redirects",
+        "10",
+        Kind::Count { least: 0, most: 20, set: |c, v| c.upstream.max_redirects = v as usize },
+        "Redirects that are followed",
+    ),
+    Setting::new(
+        "upstream.max-concurrent",
+        "64",
+        Kind::Count { least: 1, most: 10_000, set: |c, v| c.upstream.max_concurrent = v as usize },
+        "Fetches at once; more wait",
+    ),
+    Setting::new(
+        "upstream.ca-files",
+        "",
+        Kind::Files(|c, v| c.upstream.ca_files = v),
+        "PEM files with certificate authorities to trust besides the system's",
+    ),
+    Setting::new(
+        "upstream.netrc",
+        "auto",
+        Kind::Netrc(|c, v| c.upstream.netrc = v),
+        "The netrc file with passwords for upstreams; auto is $NETRC, or ~/.netrc if it is there",
+    ),
+    Setting::new(
+        "sumdb.gosumdb",
+        "sum.golang.org",
+        Kind::SumDb(|c, v| c.sumdb.gosumdb = v),
+        "The checksum database, as in GOSUMDB: a name or key, then perhaps a URL; or off",
+    )
+    .short("--gosumdb", "STOA_GOSUMDB", |s| s.gosumdb.as_deref()),
+    Setting::new(
+        "sumdb.gonosumdb",
+        "",
+        Kind::Patterns(|c, v| c.sumdb.gonosumdb = v),
+        "Modules that are not compared with it; empty is what goprivate says, none is no module",
+    )
+    .short("--gonosumdb", "STOA_GONOSUMDB", |s| s.gonosumdb.as_deref()),
+    Setting::new(
+        "sumdb.timeout",
+        "60s",
+        Kind::Timeout(|c, v| c.sumdb.timeout = v),
+        "How long a look-up may take: the database may have to fetch the module first",
+    ),
+    Setting::new(
+        "cache.list-ttl",
+        "60s",
+        Kind::Age(|c, v| c.cache.list_ttl = v),
+        "How long lists, @latest, branches and tags are fresh",
+    ),
+    Setting::new(
+        "cache.negative-ttl",
+        "60s",
+        Kind::Age(|c, v| c.cache.negative_ttl = v),
+        "How long it is remembered that a module is not there",
+    ),
+    Setting::new(
+        "cache.negative-version-ttl",
+        "10s",
+        Kind::Age(|c, v| c.cache.negative_version_ttl = v),
+        "How long it is remembered that a version is not there; short, because tags are pushed",
+    ),
+    Setting::new(
+        "cache.negative-memory",
+        "8MiB",
+        Kind::Size { least: 0, most: GIB, set: |c, v| c.cache.negative_memory = v },
+        "Memory for such absences; the least asked for are forgotten first",
+    ),
+    Setting::new(
+        "limits.zip-size",
+        "500MiB",
+        Kind::Size { least: KIB, most: 500 * MIB, set: |c, v| c.limits.zip_size = v },
+        "The largest .zip; the go command takes none above 500MiB",
+    ),
+    Setting::new(
+        "limits.mod-size",
+        "16MiB",
+        Kind::Size { least: KIB, most: 16 * MIB, set: |c, v| c.limits.mod_size = v },
+        "The largest .mod; the go command takes none above 16MiB",
+    ),
+    Setting::new(
+        "limits.info-size",
+        "1MiB",
+        Kind::Size { least: KIB, most: 16 * MIB, set: |c, v| c.limits.info_size = v },
+        "The largest .info",
+    ),
+    Setting::new(
+        "limits.list-size",
+        "16MiB",
+        Kind::Size { least: KIB, most: 256 * MIB, set: |c, v| c.limits.list_size = v },
+        "The largest list",
+    ),
+    Setting::new(
+        "limits.verify-concurrency",
+        "0",
+        Kind::Cores(|c, v| c.limits.verify_concurrency = v),
+        "Zips checked at once; 0 is one for each core",
+    ),
+    Setting::new(
+        "log.format",
+        "text",
+        Kind::LogFormat(|c, v| c.log.format = v),
+        "text for people, json for machines",
+    ),
+    Setting::new(
+        "log.level",
+        "info",
+        Kind::LogLevel(|c, v| c.log.level = v),
+        "off, error, warn, info, debug or trace; also by part, like info,stoa_core=debug",
+    ),
+];
