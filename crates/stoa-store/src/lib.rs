@@ -1,1 +1,34 @@
-//! Durable state: write-once blobs and the index.
+//! Durable state: write-once blobs with their sidecars, and the index.
+//!
+//! [`Store`] owns one data directory (architecture, "Data directory"). The blobs and their sidecars are the truth; the
+//! `list` and `.ziphash` files and the SQLite index follow from them and are rebuilt from them. How a commit survives a
+//! kill is told in the module `commit`, what happens to the index in the module `index`.
+#![forbid(unsafe_code)]
+
+mod answers;
+mod cached;
+mod commit;
+mod directory;
+mod durable;
+mod error;
+mod files;
+mod index;
+mod keyed;
+mod killpoint;
+mod layout;
+mod lists;
+mod quarantine;
+mod record;
+mod store;
+mod sumdb;
+mod temporary;
+#[cfg(test)]
+mod tests;
+
+pub use answers::{Answer, AnswerKey};
+pub use error::Error;
+pub use index::Counts;
+pub use quarantine::QuarantineNote;
+pub use record::{ArtifactRecord, Sidecar, State, Stored};
+pub use store::{Options, Store};
+pub use temporary::Temporary;

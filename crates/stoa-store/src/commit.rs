@@ -1,0 +1,242 @@
+//! Putting an artifact into the store so that nothing can be half there.
+//!
+//! # The steps, and what a kill or a power cut leaves after each
+//!
+//! | step | after a kill | after a power cut, in addition |
+//! |---|---|---|
+//! | 1 the body is in `cache/tmp`, synced | a leftover, swept at the next open | the leftover may be torn |
+//! | 2 directories made | empty directories | they may be gone |
+//! | 3 the new sidecar is in `cache/tmp`, synced | a second leftover | it may be torn |
+//! | 4 the body renamed to its name | a whole file without a sidecar entry: no hit, and the next commit renames over it | the name may still be missing |
+//! | 5 the sidecar renamed to its name | a hit, from here on | either name may be missing: a name without an entry is step 4, an entry without its file (or with a file of another size) is a miss, healed by the next commit of the same bytes |
+//! | 6 `.ziphash`, `list` renamed | one of them may be missing or old | they may be torn: they are not synced |
+//! | 7 the directory and each parent that gained a directory synced | the commit is durable | nothing |
+//! | 8 the index row queued | the row may be missing | |
+//!
+//! The bytes of a body and of a sidecar are on disk before the name is (1 before 4, 3 before 5), so no name ever shows torn
+//! bytes: a sidecar is the old one or the new one, whole. What steps 6 and 8 leave behind follows from the sidecars and is
+//! repaired from them: a stop that is not clean leaves no clean mark (see [`crate::index`]), and then every `list`, every
+//! `.ziphash` and the index are compared with the sidecars at the next open, and each list before its first use.
+//!
+//! A hit may see the artifact after step 5, a moment before it is durable. A power cut in that moment can lose what was
+//! already served; the next fetch is verified like the first.
+//!
+//! Steps 3 to 6 run under a lock of the version, because the sidecar holds three artifacts and each commit rewrites it:
+//! without the lock one of two commits at once would lose the other's entry. Step 1 runs before it and step 7 after it, so
+//! that commits of one version wait for each other's renames only and share the sync of their directory. Hits never take
+//! the lock. A commit runs on one blocking thread from step 1 to 8: dropping its future cannot stop it in between.
+//!
+//! # First bytes win
+//!
+//! An artifact that has an entry is never replaced by other bytes ([`Error::Conflict`]), with one exception: when the
+//! recorded file is gone or damaged, a body with the same `h1:` takes its place, since upstreams may compress the same
+//! module differently and nobody could ever bring the lost compression back. The same bytes are accepted again, heal a
+//! damaged file, and can raise the recorded state to verified, never lower it.
+
+use std::sync::{Arc, PoisonError};
+
+use stoa_module::{Artifact, ModuleVersion, Sha256};
+use tempfile::TempPath;
+use tracing::warn;
+
+use crate::{
+    durable::replace,
+    error::Error,
+    files::{Files, OnDisk, is_intact, read_sidecar},
+    killpoint::{Step, reached},
+    layout::VersionFiles,
+    quarantine::QuarantineNote,
+    record::{ArtifactRecord, Sidecar, State},
+};
+
+/// What to do about an offered artifact.
+#[derive(Debug, PartialEq, Eq)]
+enum Decision {
+    /// It is stored already, as it should be.
+    Keep,
+    /// The file is right, the entry shall say more.
+    Rewrite(ArtifactRecord),
+    /// Both the file and the entry.
+    Place(ArtifactRecord),
+}
+
+impl Files {
+    /// Runs all steps but the last. Gives the version's sidecar as it is now.
+    pub(crate) fn commit(
+        &self,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        (file, temporary): (fs_err::File, TempPath),
+        record: ArtifactRecord,
+    ) -> Result<Arc<Sidecar>, Error> {
+        let place = self.layout.version(module)?;
+        let found = file.metadata()?.len();
+        if found != record.size {
+            let (module, recorded) = (module.to_string(), record.size);
+            return Err(Error::SizeDiffers { module, artifact, recorded, found });
+        }
+        file.sync_all()?;
+        drop(file);
+        reached(Step::BlobSynced);
+
+        let lock = self.version_locks.of(module);
+        let held = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sidecar = self.sidecar_to_change(module, &place)?;
+        let unsettled = self.durable.make_directories(&self.layout.download(), &place.dir)?;
+        reached(Step::DirectoriesMade);
+        let temporary = match decide(&place, module, artifact, sidecar.of(artifact), record)? {
+            Decision::Keep => None,
+            Decision::Rewrite(record) => Some((record, None)),
+            Decision::Place(record) => Some((record, Some(temporary))),
+        };
+        let sidecar = if let Some((record, body)) = temporary {
+            sidecar.artifacts.insert(artifact, record);
+            self.replace_sidecar(module, &place, sidecar, body.map(|body| (artifact, body)))?
+        } else {
+            let sidecar = Arc::new(sidecar);
+            self.sidecars.replaced(module, Arc::clone(&sidecar));
+            sidecar
+        };
+        drop(held);
+
+        // Also for what was kept: whoever stored it may have been killed before this step.
+        self.durable.settle(unsettled)?;
+        reached(Step::DirectorySynced);
+        Ok(sidecar)
+    }
+
+    /// Raises the state of a stored artifact to verified. `None` when nothing with this sha256 is stored.
+    pub(crate) fn confirm(
+        &self,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        sha256: Sha256,
+        database: String,
+    ) -> Result<Option<Arc<Sidecar>>, Error> {
+        let place = self.layout.version(module)?;
+        let lock = self.version_locks.of(module);
+        let held = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let OnDisk::Sidecar(mut sidecar) = read_sidecar(&place.sidecar())? else { return Ok(None) };
+        let Some(record) = sidecar.artifacts.get_mut(&artifact) else { return Ok(None) };
+        if record.sha256 != sha256 {
+            return Ok(None);
+        }
+        record.state = State::Verified { database };
+        let unsettled = self.durable.make_directories(&self.layout.download(), &place.dir)?;
+        let sidecar = self.replace_sidecar(module, &place, sidecar, None)?;
+        drop(held);
+        self.durable.settle(unsettled)?;
+        Ok(Some(sidecar))
+    }
+
+    /// Steps 3 to 6.
+    fn replace_sidecar(
+        &self,
+        module: &ModuleVersion,
+        place: &VersionFiles,
+        sidecar: Sidecar,
+        body: Option<(Artifact, TempPath)>,
+    ) -> Result<Arc<Sidecar>, Error> {
+        let mut text = serde_json::to_vec(&sidecar).map_err(std::io::Error::other)?;
+        text.push(b'\n');
+        let temporary = self.durable.write_temporary(&text, true)?;
+        reached(Step::SidecarSynced);
+        if let Some((artifact, body)) = body {
+            replace(body, &place.artifact(artifact))?;
+            reached(Step::BlobRenamed);
+        }
+        replace(temporary, &place.sidecar())?;
+        reached(Step::SidecarRenamed);
+        let sidecar = Arc::new(sidecar);
+        self.sidecars.replaced(module, Arc::clone(&sidecar));
+        // The artifact is stored; what follows from that must not undo it.
+        let derived = self.write_zip_hash(place, &sidecar).and_then(|()| {
+            reached(Step::ZipHashRenamed);
+            self.list_version(module, place, &sidecar)
+        });
+        if let Err(error) = derived {
+            self.derived_failed(module.path(), &error);
+        }
+        Ok(sidecar)
+    }
+
+    /// The sidecar as disk has it. A damaged one is moved to quarantine: its entries cannot be read, so the version starts
+    /// anew.
+    fn sidecar_to_change(
+        &self,
+        module: &ModuleVersion,
+        place: &VersionFiles,
+    ) -> Result<Sidecar, Error> {
+        match read_sidecar(&place.sidecar())? {
+            OnDisk::Sidecar(sidecar) => Ok(sidecar),
+            OnDisk::Missing => Ok(Sidecar::default()),
+            OnDisk::Damaged(error) => {
+                let note = QuarantineNote {
+                    module: module.to_string(),
+                    artifact: Artifact::Info,
+                    reason: format!("damaged sidecar: {error}"),
+                    source: place.sidecar().display().to_string(),
+                };
+                self.quarantine.put(&self.durable, &place.sidecar(), "sidecar", &note)?;
+                warn!(
+                    module.path = %module.path(), module.version = %module.version(), error,
+                    "a damaged sidecar was moved to quarantine"
+                );
+                Ok(Sidecar::default())
+            }
+        }
+    }
+}
+
+fn decide(
+    place: &VersionFiles,
+    module: &ModuleVersion,
+    artifact: Artifact,
+    had: Option<&ArtifactRecord>,
+    offered: ArtifactRecord,
+) -> Result<Decision, Error> {
+    let Some(had) = had else { return Ok(Decision::Place(offered)) };
+    let same_bytes = had.sha256 == offered.sha256;
+    let same_content = same_bytes || (had.h1.is_some() && had.h1 == offered.h1);
+    if !same_content {
+        return Err(conflict(module, artifact, had, &offered));
+    }
+    let intact = is_intact(&place.artifact(artifact), had)?;
+    if intact && !same_bytes {
+        return Err(conflict(module, artifact, had, &offered));
+    }
+    let state = match (&had.state, &offered.state) {
+        (State::Verified { .. }, _) => had.state.clone(),
+        (_, State::Verified { .. }) => offered.state,
+        _ if same_bytes => had.state.clone(),
+        _ => offered.state,
+    };
+    let source = if same_bytes { had.source.clone() } else { offered.source };
+    let merged = ArtifactRecord {
+        size: offered.size,
+        sha256: offered.sha256,
+        h1: had.h1.or(offered.h1),
+        state,
+        source,
+        first_seen: had.first_seen,
+    };
+    Ok(match intact {
+        true if merged == *had => Decision::Keep,
+        true => Decision::Rewrite(merged),
+        false => Decision::Place(merged),
+    })
+}
+
+fn conflict(
+    module: &ModuleVersion,
+    artifact: Artifact,
+    had: &ArtifactRecord,
+    offered: &ArtifactRecord,
+) -> Error {
+    Error::Conflict {
+        module: module.to_string(),
+        artifact,
+        had: Box::new(had.clone()),
+        offered: offered.sha256,
+    }
+}

@@ -1,0 +1,216 @@
+//! Which versions of a module are stored: the `list` of a module, which a `file://` client reads, and its agreement with
+//! the sidecars.
+//!
+//! A `list` is derived. A commit changes it after the sidecar, so a process killed in between leaves it one version short;
+//! hence after an unclean stop no list is believed before it was compared with the sidecars, on demand or by the pass over
+//! everything that also rebuilds the index.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    path::Path,
+    sync::{Arc, PoisonError},
+};
+
+use stoa_module::{Artifact, ModulePath, ModuleVersion, Version, render_list};
+use tracing::warn;
+
+use crate::{
+    durable::replace,
+    error::Error,
+    files::{Files, OnDisk, has_size, is_absent, read_if_there, read_sidecar},
+    killpoint::{Step, reached},
+    layout::{SIDECAR_SUFFIX, VersionFiles},
+    record::Sidecar,
+};
+
+impl Files {
+    /// The versions whose `.info` and `.mod` are stored, sorted, pseudo-versions included.
+    pub(crate) fn versions(&self, path: &ModulePath) -> Result<Arc<Vec<Version>>, Error> {
+        if let Some(versions) = self.lists.peek(path) {
+            return Ok(versions);
+        }
+        if !self.derived_agree() {
+            return self.reconcile(path, |_, _| {});
+        }
+        let file = self.layout.list(path)?;
+        // Nothing is remembered of a module without a list: clients probe many paths that are none.
+        let versions = self.lists.load(path, || {
+            let versions = read_if_there(&file)?.map(|text| parse(&text));
+            Ok(versions.filter(|versions| !versions.is_empty()))
+        })?;
+        Ok(versions.unwrap_or_default())
+    }
+
+    /// The versions whose `.mod` is stored, sorted, pseudo-versions included; with [`Self::versions`] among them.
+    pub(crate) fn versions_with_mod(&self, path: &ModulePath) -> Result<Vec<Version>, Error> {
+        let mut versions: BTreeSet<Version> = self.versions(path)?.iter().cloned().collect();
+        for module in self.stored(path)? {
+            if versions.contains(module.version()) {
+                continue;
+            }
+            let place = self.layout.version(&module)?;
+            if let OnDisk::Sidecar(sidecar) = read_sidecar(&place.sidecar())?
+                && has(&place, &sidecar, Artifact::Mod)
+            {
+                versions.insert(module.version().clone());
+            }
+        }
+        Ok(versions.into_iter().collect())
+    }
+
+    /// Puts a version into its module's `list` when `.info` and `.mod` are both there, and takes it out when not (after a
+    /// damaged sidecar was replaced). Called under the version's lock.
+    pub(crate) fn list_version(
+        &self,
+        module: &ModuleVersion,
+        place: &VersionFiles,
+        sidecar: &Sidecar,
+    ) -> Result<(), Error> {
+        let path = module.path();
+        if !self.derived_agree() && self.lists.peek(path).is_none() {
+            // The list may be wrong about more than this version, whose sidecar is on disk by now.
+            self.reconcile(path, |_, _| {})?;
+            reached(Step::ListRenamed);
+            return Ok(());
+        }
+        let lock = self.list_locks.of(path);
+        let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut versions = self.versions_remembered_or_on_disk(path)?;
+        match (versions.binary_search(module.version()), is_listable(place, sidecar)) {
+            (Ok(at), false) => {
+                versions.remove(at);
+            }
+            (Err(at), true) => versions.insert(at, module.version().clone()),
+            (Ok(_), true) | (Err(_), false) => return Ok(()),
+        }
+        let written = self.correct_list(path, &versions);
+        reached(Step::ListRenamed);
+        self.lists.replaced(path, Arc::new(versions));
+        written
+    }
+
+    fn versions_remembered_or_on_disk(&self, path: &ModulePath) -> Result<Vec<Version>, Error> {
+        if let Some(versions) = self.lists.peek(path) {
+            return Ok(versions.to_vec());
+        }
+        let text = read_if_there(&self.layout.list(path)?)?;
+        Ok(text.map(|text| parse(&text)).unwrap_or_default())
+    }
+
+    /// Makes `list` and every `.ziphash` of one module agree with its sidecars, and shows each sidecar to `each`. Gives
+    /// what the list holds then.
+    pub(crate) fn reconcile(
+        &self,
+        path: &ModulePath,
+        mut each: impl FnMut(ModuleVersion, Sidecar),
+    ) -> Result<Arc<Vec<Version>>, Error> {
+        let lock = self.list_locks.of(path);
+        let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut versions = Vec::new();
+        for module in self.stored(path)? {
+            let place = self.layout.version(&module)?;
+            let sidecar = match read_sidecar(&place.sidecar())? {
+                OnDisk::Sidecar(sidecar) => sidecar,
+                OnDisk::Missing => continue,
+                OnDisk::Damaged(error) => {
+                    warn!(path = %place.sidecar().display(), error, "a damaged sidecar");
+                    continue;
+                }
+            };
+            if let Err(error) = self.write_zip_hash(&place, &sidecar) {
+                self.derived_failed(path, &error);
+            }
+            if is_listable(&place, &sidecar) {
+                versions.push(module.version().clone());
+            }
+            each(module, sidecar);
+        }
+        versions.sort();
+        if let Err(error) = self.correct_list(path, &versions) {
+            self.derived_failed(path, &error);
+        }
+        let versions = Arc::new(versions);
+        if !versions.is_empty() {
+            self.lists.replaced(path, Arc::clone(&versions));
+        }
+        Ok(versions)
+    }
+
+    fn correct_list(&self, path: &ModulePath, versions: &[Version]) -> Result<(), Error> {
+        let file = self.layout.list(path)?;
+        let had = read_if_there(&file)?;
+        if versions.is_empty() {
+            return Ok(had.map_or(Ok(()), |_| fs_err::remove_file(&file))?);
+        }
+        if had.as_deref() == Some(render_list(versions).as_bytes()) {
+            return Ok(());
+        }
+        // Not synced: after a power cut it is compared with the sidecars again.
+        let temporary = self.durable.write_temporary(render_list(versions).as_bytes(), false)?;
+        Ok(replace(temporary, &file)?)
+    }
+
+    /// The versions that have a sidecar file, in no order.
+    fn stored(&self, path: &ModulePath) -> Result<Vec<ModuleVersion>, Error> {
+        let dir = self.layout.module_dir(path)?;
+        let mut stored = Vec::new();
+        for name in names(&dir)? {
+            let Some(stem) = name.strip_suffix(SIDECAR_SUFFIX) else { continue };
+            // What is no version of this module is nobody's sidecar.
+            if let Ok(version) = Version::parse_escaped(stem)
+                && let Ok(module) = ModuleVersion::new(path.clone(), version)
+            {
+                stored.push(module);
+            }
+        }
+        Ok(stored)
+    }
+
+    /// Writes the `.ziphash` of a stored zip, unless it is right: the `h1:` in 47 characters, without a newline.
+    pub(crate) fn write_zip_hash(
+        &self,
+        place: &VersionFiles,
+        sidecar: &Sidecar,
+    ) -> Result<(), Error> {
+        let Some(h1) = sidecar.of(Artifact::Zip).and_then(|record| record.h1) else {
+            return Ok(());
+        };
+        let text = h1.to_string();
+        let path = place.zip_hash();
+        if read_if_there(&path)?.as_deref() != Some(text.as_bytes()) {
+            replace(self.durable.write_temporary(text.as_bytes(), false)?, &path)?;
+        }
+        Ok(())
+    }
+}
+
+fn is_listable(place: &VersionFiles, sidecar: &Sidecar) -> bool {
+    has(place, sidecar, Artifact::Info) && has(place, sidecar, Artifact::Mod)
+}
+
+fn has(place: &VersionFiles, sidecar: &Sidecar, artifact: Artifact) -> bool {
+    sidecar.of(artifact).is_some_and(|record| has_size(&place.artifact(artifact), record))
+}
+
+/// The names in a directory that are text; none when there is no directory.
+pub(crate) fn names(dir: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs_err::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if is_absent(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry?.file_name().into_string().ok());
+    }
+    Ok(names)
+}
+
+fn parse(text: &[u8]) -> Vec<Version> {
+    let text = String::from_utf8_lossy(text);
+    let mut versions: Vec<_> = text.lines().filter_map(|line| Version::parse(line).ok()).collect();
+    versions.sort();
+    versions.dedup();
+    versions
+}

@@ -1,0 +1,186 @@
+//! What a sidecar says: the durable record of each artifact of one version.
+
+use std::{collections::BTreeMap, fs::File};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use stoa_module::{Artifact, H1, Sha256};
+
+/// What is known for ever about one stored artifact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactRecord {
+    /// Bytes of the file.
+    pub size: u64,
+    pub sha256: Sha256,
+    /// The `h1:` of the zip's content or of the go.mod; `.info` has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub h1: Option<H1>,
+    #[serde(flatten)]
+    pub state: State,
+    /// Where the bytes came from, for people; never with a secret.
+    pub source: String,
+    pub first_seen: Timestamp,
+}
+
+/// Who vouches for an artifact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum State {
+    /// A checksum database has a record with this hash.
+    Verified {
+        /// The database's name, as in its key.
+        database: String,
+    },
+    /// A pattern of the configuration took it out of the database's cover.
+    Exempt { pattern: String },
+    /// Nobody covers it: every `.info`.
+    Uncovered,
+    /// It would be covered, but verification was off.
+    Unverified,
+}
+
+impl State {
+    /// The word in the sidecar and in the index.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Verified { .. } => "verified",
+            Self::Exempt { .. } => "exempt",
+            Self::Uncovered => "uncovered",
+            Self::Unverified => "unverified",
+        }
+    }
+
+    /// The database's name or the exempting pattern.
+    pub fn detail(&self) -> Option<&str> {
+        match self {
+            Self::Verified { database } => Some(database),
+            Self::Exempt { pattern } => Some(pattern),
+            Self::Uncovered | Self::Unverified => None,
+        }
+    }
+}
+
+/// The records of one version, as `@v/VERSION.stoa` holds them:
+/// `{"stoa":1,"info":{…},"mod":{…},"zip":{…}}`, each part there when that artifact is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "OnDisk", try_from = "OnDisk")]
+pub struct Sidecar {
+    pub artifacts: BTreeMap<Artifact, ArtifactRecord>,
+}
+
+impl Sidecar {
+    /// The record of one artifact.
+    pub fn of(&self, artifact: Artifact) -> Option<&ArtifactRecord> {
+        self.artifacts.get(&artifact)
+    }
+
+    /// Bytes this takes in memory, about.
+    pub(crate) fn weight(&self) -> usize {
+        self.artifacts
+            .values()
+            .map(|record| {
+                size_of::<(Artifact, ArtifactRecord)>()
+                    + record.source.len()
+                    + record.state.detail().map_or(0, str::len)
+            })
+            .sum()
+    }
+}
+
+/// The only form of a sidecar this program reads and writes.
+const SIDECAR_FORM: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct OnDisk {
+    stoa: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    info: Option<ArtifactRecord>,
+    #[serde(default, rename = "mod", skip_serializing_if = "Option::is_none")]
+    go_mod: Option<ArtifactRecord>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    zip: Option<ArtifactRecord>,
+}
+
+impl From<Sidecar> for OnDisk {
+    fn from(mut sidecar: Sidecar) -> Self {
+        Self {
+            stoa: SIDECAR_FORM,
+            info: sidecar.artifacts.remove(&Artifact::Info),
+            go_mod: sidecar.artifacts.remove(&Artifact::Mod),
+            zip: sidecar.artifacts.remove(&Artifact::Zip),
+        }
+    }
+}
+
+impl TryFrom<OnDisk> for Sidecar {
+    type Error = String;
+
+    fn try_from(disk: OnDisk) -> Result<Self, String> {
+        if disk.stoa != SIDECAR_FORM {
+            return Err(format!("a sidecar of form {}, known is {SIDECAR_FORM}", disk.stoa));
+        }
+        let parts =
+            [(Artifact::Info, disk.info), (Artifact::Mod, disk.go_mod), (Artifact::Zip, disk.zip)];
+        let artifacts = parts
+            .into_iter()
+            .filter_map(|(artifact, record)| record.map(|record| (artifact, record)))
+            .collect();
+        Ok(Self { artifacts })
+    }
+}
+
+/// A hit: the open file, at its start, and what is known about it.
+#[derive(Debug)]
+pub struct Stored {
+    pub record: ArtifactRecord,
+    /// Exactly `record.size` bytes long.
+    pub file: File,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sidecar_on_disk() {
+        let record = ArtifactRecord {
+            size: 5,
+            sha256: Sha256::of(b"hello"),
+            h1: Some(H1::of_go_mod(b"module example.com/m\n")),
+            state: State::Verified { database: "sum.golang.org".into() },
+            source: "proxy.golang.org".into(),
+            first_seen: "2026-01-02T03:04:05Z".parse().unwrap(),
+        };
+        let info = ArtifactRecord { h1: None, state: State::Uncovered, size: 0, ..record.clone() };
+        let sidecar = Sidecar {
+            artifacts: BTreeMap::from([(Artifact::Mod, record), (Artifact::Info, info)]),
+        };
+        let text = serde_json::to_string(&sidecar).unwrap();
+        assert_eq!(
+            text,
+            concat!(
+                r#"{"stoa":1,"info":{"size":0,"sha256":"2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824","#,
+                r#""state":"uncovered","source":"proxy.golang.org","first_seen":"2026-01-02T03:04:05Z"},"#,
+                r#""mod":{"size":5,"sha256":"2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824","#,
+                r#""h1":"h1:flS2VctbRrTv+sBE+VKgxx6hlkMGPVz9MGOmzMYFg3k=","state":"verified","database":"sum.golang.org","#,
+                r#""source":"proxy.golang.org","first_seen":"2026-01-02T03:04:05Z"}}"#
+            )
+        );
+        assert_eq!(serde_json::from_str::<Sidecar>(&text).unwrap(), sidecar);
+    }
+
+    #[test]
+    fn what_is_no_sidecar() {
+        fn check(text: &str, readable: bool) {
+            assert_eq!(serde_json::from_str::<Sidecar>(text).is_ok(), readable, "{text}");
+        }
+        check(r#"{"stoa":1}"#, true);
+        check(r#"{"stoa":1,"later":{"x":1}}"#, true);
+        check(r#"{"stoa":2}"#, false);
+        check("{}", false);
+        check("", false);
+        check("\0\0\0\0", false);
+        check(r#"{"stoa":1,"zip":{"size":1}}"#, false);
+        check(r#"{"stoa":1,"zip":{"size":-1,"sha256":"","state":"verified"}}"#, false);
+    }
+}

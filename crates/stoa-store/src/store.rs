@@ -1,0 +1,338 @@
+//! The store: what the other rooms see.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use stoa_module::{Artifact, ModulePath, ModuleVersion, Sha256, Version};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::spawn_blocking,
+};
+
+use crate::{
+    answers::{Answer, AnswerKey},
+    directory::{self, DirectoryLock},
+    durable::replace,
+    error::Error,
+    files::{Files, read_if_there},
+    index::{Counts, Index, Row},
+    layout::Layout,
+    quarantine::{QuarantineNote, put_temporary},
+    record::{ArtifactRecord, Sidecar, Stored},
+    temporary::Temporary,
+};
+
+/// Blocking threads that writing may take. Hits use the same pool of tokio's (512 threads) without a permit, so that there
+/// is always a thread for them.
+const WRITERS: u32 = 32;
+
+/// How to open a [`Store`].
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The data directory; made if it is missing.
+    pub dir: PathBuf,
+    /// Memory for sidecars, in bytes.
+    pub sidecar_memory_bytes: u64,
+    /// Disk for rejected bodies, in bytes.
+    pub quarantine_bytes: u64,
+}
+
+impl Options {
+    /// 8 MiB of sidecars, 256 MiB of quarantine.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), sidecar_memory_bytes: 8 << 20, quarantine_bytes: 256 << 20 }
+    }
+}
+
+/// One data directory, owned by this process. Clones are the same store.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    files: Arc<Files>,
+    index: Index,
+    /// One permit per blocking call that writes; all of them, for ever, to close.
+    writers: Arc<Semaphore>,
+    lock: Mutex<Option<Arc<DirectoryLock>>>,
+}
+
+impl Store {
+    /// Makes or opens the data directory, takes its lock, sweeps `cache/tmp` and opens the index.
+    ///
+    /// Fails with one clear line when another process holds the directory ([`Error::Locked`]), a newer program wrote it
+    /// ([`Error::NewerLayout`]), it is somebody else's ([`Error::ForeignDirectory`]) or it cannot be used
+    /// ([`Error::Directory`]). An index that cannot be opened is no failure; one that may lack something is rebuilt in the
+    /// background.
+    pub async fn open(options: Options) -> Result<Self, Error> {
+        let dir = options.dir;
+        // A later change of the working directory must not move the store.
+        let dir = std::path::absolute(&dir).map_err(|source| Error::Directory { dir, source })?;
+        let layout = Layout::new(dir);
+        let files = Files::new(layout, options.sidecar_memory_bytes, options.quarantine_bytes);
+        let (files, lock, mark) = blocking(move || {
+            let lock = directory::open(&files.layout)?;
+            let mark = take_clean_mark(&files.layout).map_err(|source| Error::Directory {
+                dir: files.layout.root().to_owned(),
+                source,
+            })?;
+            Ok((Arc::new(files), Arc::new(lock), mark))
+        })
+        .await?;
+        let index = Index::start(Arc::clone(&files), Arc::clone(&lock), mark).await;
+        let writers = Arc::new(Semaphore::new(WRITERS as usize));
+        let inner = Inner { files, index, writers, lock: Mutex::new(Some(lock)) };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The data directory, absolute.
+    pub fn dir(&self) -> &Path {
+        self.inner.files.layout.root()
+    }
+
+    /// Where the running server's command socket belongs. Who binds it removes a stale one: the lock is held.
+    pub fn socket_path(&self) -> PathBuf {
+        self.inner.files.layout.socket()
+    }
+
+    /// Opens a stored artifact: a hit needs a sidecar entry and a file of exactly that size. Touches no database, takes no
+    /// lock, and on a warm sidecar costs one open and one stat.
+    pub async fn open_artifact(
+        &self,
+        module: &ModuleVersion,
+        artifact: Artifact,
+    ) -> Result<Option<Stored>, Error> {
+        let module = module.clone();
+        self.read(move |files| files.open(&module, artifact)).await
+    }
+
+    /// What is recorded of a version, whether or not the files are there.
+    pub async fn sidecar(&self, module: &ModuleVersion) -> Result<Option<Arc<Sidecar>>, Error> {
+        if let Some(sidecar) = self.inner.files.sidecars.peek(module) {
+            return Ok(Some(sidecar));
+        }
+        let module = module.clone();
+        self.read(move |files| files.sidecar(&module)).await
+    }
+
+    /// A new empty file to download into.
+    pub async fn temporary(&self) -> Result<Temporary, Error> {
+        self.write(|files| {
+            let (file, path) = files.durable.new_temporary()?;
+            Ok(Temporary::new(file, path))
+        })
+        .await
+    }
+
+    /// Stores an artifact for ever. When this returns it is on disk; dropping the future does not stop it in the middle.
+    ///
+    /// First bytes win: other bytes than the recorded ones are [`Error::Conflict`]; the same bytes are accepted again, heal
+    /// a missing or damaged file, and raise the state to verified if the new record says so. Gives the version's sidecar.
+    pub async fn commit(
+        &self,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        temporary: Temporary,
+        record: ArtifactRecord,
+    ) -> Result<Arc<Sidecar>, Error> {
+        let body = temporary.settle().await?;
+        let module = module.clone();
+        let inner = Arc::clone(&self.inner);
+        self.write(move |files| {
+            let sidecar = files.commit(&module, artifact, body, record)?;
+            inner.offer(&module, artifact, &sidecar);
+            Ok(sidecar)
+        })
+        .await
+    }
+
+    /// Records that a checksum database vouches for a stored artifact, for instance after it was stored unverified.
+    /// `None` when nothing with this sha256 is stored.
+    pub async fn confirm(
+        &self,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        sha256: Sha256,
+        database: String,
+    ) -> Result<Option<Arc<Sidecar>>, Error> {
+        let module = module.clone();
+        let inner = Arc::clone(&self.inner);
+        self.write(move |files| {
+            let sidecar = files.confirm(&module, artifact, sha256, database)?;
+            if let Some(sidecar) = &sidecar {
+                inner.offer(&module, artifact, sidecar);
+            }
+            Ok(sidecar)
+        })
+        .await
+    }
+
+    /// Keeps a rejected body for a person to look at. The oldest go when the quarantine is full.
+    pub async fn quarantine(
+        &self,
+        temporary: Temporary,
+        note: QuarantineNote,
+    ) -> Result<(), Error> {
+        let (file, body) = temporary.settle().await?;
+        drop(file);
+        self.write(move |files| put_temporary(&files.quarantine, &files.durable, body, &note)).await
+    }
+
+    /// The versions of a module whose `.info` and `.mod` are stored: sorted, pseudo-versions included. This is what the
+    /// `list` on disk holds.
+    pub async fn versions(&self, path: &ModulePath) -> Result<Arc<Vec<Version>>, Error> {
+        if let Some(versions) = self.inner.files.lists.peek(path) {
+            return Ok(versions);
+        }
+        let path = path.clone();
+        self.read(move |files| files.versions(&path)).await
+    }
+
+    /// The versions of a module whose `.mod` is stored, sorted; those of [`Store::versions`] are among them. Reads the
+    /// module's directory each time: for offline use.
+    pub async fn versions_with_mod(&self, path: &ModulePath) -> Result<Vec<Version>, Error> {
+        let path = path.clone();
+        self.read(move |files| files.versions_with_mod(&path)).await
+    }
+
+    /// The last answer that was put for this question; a torn one is none.
+    pub async fn answer(&self, key: &AnswerKey) -> Result<Option<Arc<Answer>>, Error> {
+        let key = key.clone();
+        self.read(move |files| Ok(files.answer(&key)?.map(Arc::new))).await
+    }
+
+    /// Replaces the answer to a question. Not synced: a power cut may lose it.
+    pub async fn put_answer(&self, key: &AnswerKey, answer: Answer) -> Result<(), Error> {
+        let key = key.clone();
+        self.write(move |files| files.put_answer(&key, &answer)).await
+    }
+
+    /// A file of a checksum database: `latest`, `supported`, `lookup/…@v`, `tile/8/…`. A name that would leave the
+    /// database's directory is [`Error::UnsafeName`].
+    pub async fn sumdb_read(&self, name: &str, file: &str) -> Result<Option<Bytes>, Error> {
+        let (name, file) = (name.to_owned(), file.to_owned());
+        self.read(move |files| files.sumdb_read(&name, &file)).await
+    }
+
+    /// Replaces such a file at once, and syncs it.
+    pub async fn sumdb_write(&self, name: &str, file: &str, body: Bytes) -> Result<(), Error> {
+        let (name, file) = (name.to_owned(), file.to_owned());
+        self.write(move |files| files.sumdb_write(&name, &file, &body)).await
+    }
+
+    /// The widths, ascending, at which a partial tile is stored; `tile` is the full one: `tile/8/0/001`.
+    pub async fn sumdb_partial_widths(&self, name: &str, tile: &str) -> Result<Vec<u16>, Error> {
+        let (name, tile) = (name.to_owned(), tile.to_owned());
+        self.read(move |files| files.sumdb_partial_widths(&name, &tile)).await
+    }
+
+    /// How much is stored, from the index.
+    pub async fn counts(&self) -> Result<Counts, Error> {
+        self.inner.index.counts().await
+    }
+
+    /// Whether a file can be written into the cache now.
+    pub async fn check_writable(&self) -> Result<(), Error> {
+        self.write(|files| {
+            files.durable.write_temporary(b"writable?", false)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Whether the index answers. Nothing that is served depends on it.
+    pub async fn check_index(&self) -> Result<(), Error> {
+        self.inner.index.check().await
+    }
+
+    /// Waits until the commits so far are in the index; 10 seconds at most.
+    pub async fn flush_index(&self) {
+        self.inner.index.flush().await;
+    }
+
+    /// Waits until a rebuild of the index has ended. Returns at once when none is needed.
+    pub async fn index_completed(&self) {
+        self.inner.index.completed().await;
+    }
+
+    /// Waits for the commits under way, writes the index, leaves the mark of a clean stop and gives the directory free.
+    /// Other clones can still read; they no longer write ([`Error::Closed`]).
+    pub async fn close(self) {
+        let inner = &self.inner;
+        let Ok(permits) = inner.writers.acquire_many(WRITERS).await else { return };
+        inner.writers.close();
+        drop(permits);
+        let token = inner.index.close().await;
+        let lock = inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let files = Arc::clone(&inner.files);
+        let closed = blocking(move || {
+            if let Some(token) = token {
+                leave_clean_mark(&files, &token)?;
+            }
+            drop(lock);
+            Ok(())
+        });
+        if let Err(error) = closed.await {
+            tracing::warn!(%error, "the mark of a clean stop cannot be written; the index will be rebuilt");
+        }
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        task: impl FnOnce(&Files) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let files = Arc::clone(&self.inner.files);
+        blocking(move || task(&files)).await
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        task: impl FnOnce(&Files) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let writers = Arc::clone(&self.inner.writers);
+        let permit: OwnedSemaphorePermit =
+            writers.acquire_owned().await.map_err(|_| Error::Closed)?;
+        let files = Arc::clone(&self.inner.files);
+        blocking(move || {
+            let result = task(&files);
+            drop(permit);
+            result
+        })
+        .await
+    }
+}
+
+impl Inner {
+    fn offer(&self, module: &ModuleVersion, artifact: Artifact, sidecar: &Sidecar) {
+        if let Some(record) = sidecar.of(artifact) {
+            self.index.offer(Row { module: module.clone(), artifact, record: record.clone() });
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    task: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    spawn_blocking(task).await.unwrap_or_else(|failure| Err(Error::Task(failure.to_string())))
+}
+
+/// Reads the mark of a clean stop and takes it away, durably, before anything is written that it would not cover.
+fn take_clean_mark(layout: &Layout) -> io::Result<Option<String>> {
+    let path = layout.clean_mark();
+    let Some(mark) = read_if_there(&path).map_err(io::Error::other)? else { return Ok(None) };
+    fs_err::remove_file(&path)?;
+    directory::sync(layout.root())?;
+    Ok(String::from_utf8(mark).ok())
+}
+
+fn leave_clean_mark(files: &Files, token: &str) -> Result<(), Error> {
+    let temporary = files.durable.write_temporary(token.as_bytes(), true)?;
+    replace(temporary, &files.layout.clean_mark())?;
+    Ok(directory::sync(files.layout.root())?)
+}

@@ -1,0 +1,44 @@
+//! The files of checksum databases, at the go command's own places below `cache/download/sumdb`, where a `file://` client
+//! looks for them. This room keeps bytes; what they prove is for others.
+
+use std::path::Path;
+
+use bytes::Bytes;
+
+use crate::{
+    durable::replace,
+    error::Error,
+    files::{Files, read_if_there},
+    lists::names,
+};
+
+impl Files {
+    pub(crate) fn sumdb_read(&self, name: &str, file: &str) -> Result<Option<Bytes>, Error> {
+        let path = self.layout.sumdb(name, file)?;
+        if path.is_dir() {
+            return Ok(None);
+        }
+        Ok(read_if_there(&path)?.map(Bytes::from))
+    }
+
+    pub(crate) fn sumdb_write(&self, name: &str, file: &str, body: &[u8]) -> Result<(), Error> {
+        let path = self.layout.sumdb(name, file)?;
+        let temporary = self.durable.write_temporary(body, true)?;
+        let parent = path.parent().unwrap_or(Path::new(""));
+        let unsettled = self.durable.make_directories(&self.layout.download(), parent)?;
+        replace(temporary, &path)?;
+        Ok(self.durable.settle(unsettled)?)
+    }
+
+    /// The widths, from narrow to wide, of the partial tiles stored for a full tile such as `tile/8/0/001`.
+    pub(crate) fn sumdb_partial_widths(&self, name: &str, tile: &str) -> Result<Vec<u16>, Error> {
+        let dir = self.layout.sumdb(name, &format!("{tile}.p"))?;
+        let mut widths: Vec<u16> = names(&dir)?
+            .iter()
+            .filter_map(|name| name.parse().ok().filter(|width: &u16| width.to_string() == *name))
+            .filter(|width| (1..256).contains(width))
+            .collect();
+        widths.sort_unstable();
+        Ok(widths)
+    }
+}
