@@ -1,12 +1,13 @@
 //! Asking a source for a file, with the bounds, and again where that may help.
 
-use std::os::fd::AsFd;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bytes::Bytes;
+use fs_err::tokio::File;
 use reqwest::dns::Resolve;
 use stoa_module::{ErrorClass, Sha256};
 
@@ -122,17 +123,17 @@ impl Client {
     /// second try too. The body is never in memory as a whole. When this returns, everything has been handed to the
     /// operating system, and nothing is synced; after a failure the content of `into` is unspecified.
     ///
-    /// `into` is any open file: of std, tokio or `fs_err`. It is written through a duplicate of its descriptor on the
-    /// blocking pool, and its offset is left at the end.
+    /// `into` is written through a duplicate of its descriptor, on the blocking pool and in large pieces; its offset is
+    /// left at the end.
     pub async fn download(
         &self,
         source: &Source,
         path: &str,
         bounds: &Bounds,
         via: &str,
-        into: &impl AsFd,
+        into: &File,
     ) -> Result<Downloaded, Failure> {
-        let mut sink = match into.as_fd().try_clone_to_owned() {
+        let mut sink = match into.file().as_fd().try_clone_to_owned() {
             Ok(descriptor) => FileSink::new(descriptor.into()),
             Err(error) => return Err(fault::of_write(&error).at(source, 0)),
         };

@@ -22,3 +22,6 @@ pub use crate::proxy::ProxyEnvironment;
 pub use crate::settings::{Credential, Secret, Settings, netrc_from_env};
 pub use crate::source::{Base, Source};
 pub use crate::via::leads_back;
+
+#[cfg(test)]
+mod tests;

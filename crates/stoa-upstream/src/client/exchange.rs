@@ -39,7 +39,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(15);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// For the words of a refusal, which nobody should have to wait for.
-const WORDS_TIMEOUT: Duration = Duration::from_secs(2);
+const WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Http {

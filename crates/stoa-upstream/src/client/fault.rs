@@ -58,18 +58,18 @@ pub(crate) fn of_send(
 /// Why a body broke off.
 pub(crate) fn of_body(error: &reqwest::Error) -> Fault {
     let causes = Causes::of(error);
-    let hyper = causes.find::<hyper::Error>();
-    let class = match hyper {
-        // The connection broke, but not tidily at a wrong place.
-        Some(_) if causes.io().is_some_and(|kind| kind != ErrorKind::UnexpectedEof) => {
-            ErrorClass::Unavailable
+    let (class, detail) = match (causes.find::<hyper::Error>(), causes.io()) {
+        (Some(_), Some(ErrorKind::UnexpectedEof)) => {
+            (ErrorClass::Corrupt, "body: cut off".to_owned())
         }
-        _ => ErrorClass::Corrupt,
-    };
-    let detail = match hyper {
-        Some(hyper) if hyper.is_incomplete_message() => "body: cut off".to_owned(),
-        Some(_) => format!("body: {}", causes.words()),
-        None => format!("body: bad gzip ({})", causes.words()),
+        (Some(error), None) if error.is_incomplete_message() => {
+            (ErrorClass::Corrupt, "body: cut off".to_owned())
+        }
+        (Some(_), Some(ErrorKind::InvalidInput | ErrorKind::InvalidData)) => {
+            (ErrorClass::Corrupt, format!("body: malformed ({})", causes.words()))
+        }
+        (Some(_), _) => (ErrorClass::Unavailable, format!("body: {}", causes.words())),
+        (None, _) => (ErrorClass::Corrupt, format!("body: bad gzip ({})", causes.words())),
     };
     Fault::new(class, Stage::Body, detail).passing()
 }
@@ -171,21 +171,16 @@ impl<'e> Causes<'e> {
 
     /// The innermost error in words.
     fn words(&self) -> String {
-        match self.0.last() {
-            Some(cause) => match cause.downcast_ref::<std::io::Error>() {
-                Some(error) => of_io(error),
-                None => cause.to_string(),
-            },
-            None => String::new(),
+        let Some(cause) = self.0.last() else { return String::new() };
+        if let Some(error) = cause.downcast_ref() {
+            return of_io(error);
         }
+        let words = cause.to_string();
+        words.strip_prefix("failed to lookup address information: ").unwrap_or(&words).to_owned()
     }
 }
 
 /// An I/O error without the system's number and capitals.
 fn of_io(error: &std::io::Error) -> String {
-    if error.raw_os_error().is_some() {
-        return error.kind().to_string();
-    }
-    let words = error.to_string();
-    words.strip_prefix("failed to lookup address information: ").unwrap_or(&words).to_owned()
+    if error.raw_os_error().is_some() { error.kind().to_string() } else { error.to_string() }
 }
