@@ -1,0 +1,32 @@
+# `just` lists these; https://just.systems is optional: each is one plain command.
+
+default:
+    @just --list
+
+# What CI checks.
+check: fmt-check lint test deny
+
+# Start the server here, as the README does.
+run *args='serve':
+    cargo run --release -- {{args}}
+
+test *args:
+    cargo test --workspace {{args}}
+
+lint:
+    cargo clippy --workspace --all-targets -- -D warnings
+
+fmt:
+    cargo fmt --all
+
+fmt-check:
+    cargo fmt --all -- --check
+
+# Licences, banned crates, sources (cargo install --locked cargo-deny).
+deny:
+    cargo deny check bans licenses sources
+
+# Figures of the release build; `just bench --help`.
+bench *args:
+    cargo build --release -p stoa -p stoa-bench
+    cargo run --quiet --release -p stoa-bench -- {{args}}
