@@ -35,7 +35,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use stoa_module::{Artifact, ModuleVersion, Sha256};
+use stoa_module::{Artifact, ModuleVersion};
 use tempfile::TempPath;
 use tracing::warn;
 
@@ -84,7 +84,7 @@ impl Files {
         let mut sidecar = self.sidecar_to_change(module, &place)?;
         let unsettled = self.durable.make_directories(&self.layout.download(), &place.dir)?;
         reached(Step::DirectoriesMade);
-        let temporary = match decide(&place, module, artifact, sidecar.of(artifact), record)? {
+        let temporary = match decide(&place, artifact, sidecar.of(artifact), record)? {
             Decision::Keep => None,
             Decision::Rewrite(record) => Some((record, None)),
             Decision::Place(record) => Some((record, Some(temporary))),
@@ -105,23 +105,24 @@ impl Files {
         Ok(sidecar)
     }
 
-    /// Raises the state of a stored artifact to verified. `None` when nothing with this sha256 is stored.
-    pub(crate) fn confirm(
+    /// Says something else of who vouches for a stored artifact. What is verified stays so. `None` when it has no entry.
+    pub(crate) fn restate(
         &self,
         module: &ModuleVersion,
         artifact: Artifact,
-        sha256: Sha256,
-        database: String,
+        state: State,
     ) -> Result<Option<Arc<Sidecar>>, Error> {
         let place = self.layout.version(module)?;
         let lock = self.version_locks.of(module);
         let held = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let OnDisk::Sidecar(mut sidecar) = read_sidecar(&place.sidecar())? else { return Ok(None) };
         let Some(record) = sidecar.artifacts.get_mut(&artifact) else { return Ok(None) };
-        if record.sha256 != sha256 {
-            return Ok(None);
+        if record.state == state || matches!(record.state, State::Verified { .. }) {
+            let sidecar = Arc::new(sidecar);
+            self.sidecars.replaced(module, Arc::clone(&sidecar));
+            return Ok(Some(sidecar));
         }
-        record.state = State::Verified { database };
+        record.state = state;
         let unsettled = self.durable.make_directories(&self.layout.download(), &place.dir)?;
         let sidecar = self.replace_sidecar(module, &place, sidecar, None)?;
         drop(held);
@@ -190,7 +191,6 @@ impl Files {
 
 fn decide(
     place: &VersionFiles,
-    module: &ModuleVersion,
     artifact: Artifact,
     had: Option<&ArtifactRecord>,
     offered: ArtifactRecord,
@@ -199,11 +199,11 @@ fn decide(
     let same_bytes = had.sha256 == offered.sha256;
     let same_content = same_bytes || (had.h1.is_some() && had.h1 == offered.h1);
     if !same_content {
-        return Err(conflict(module, artifact, had, &offered));
+        return Err(Error::Conflict { had: Box::new(had.clone()) });
     }
     let intact = is_intact(&place.artifact(artifact), had)?;
     if intact && !same_bytes {
-        return Err(conflict(module, artifact, had, &offered));
+        return Err(Error::Conflict { had: Box::new(had.clone()) });
     }
     let state = match (&had.state, &offered.state) {
         (State::Verified { .. }, _) => had.state.clone(),
@@ -225,18 +225,4 @@ fn decide(
         true => Decision::Rewrite(merged),
         false => Decision::Place(merged),
     })
-}
-
-fn conflict(
-    module: &ModuleVersion,
-    artifact: Artifact,
-    had: &ArtifactRecord,
-    offered: &ArtifactRecord,
-) -> Error {
-    Error::Conflict {
-        module: module.to_string(),
-        artifact,
-        had: Box::new(had.clone()),
-        offered: offered.sha256,
-    }
 }

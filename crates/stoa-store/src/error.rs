@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use stoa_module::{Artifact, ErrorClass, Sha256};
+use stoa_module::{Artifact, ErrorClass};
 
 use crate::record::ArtifactRecord;
 
@@ -38,8 +38,11 @@ pub enum Error {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// Other bytes than the ones first stored were offered for this artifact.
-    #[error("{module}{artifact} was stored with sha256 {}, and is now offered with {offered}", .had.sha256)]
-    Conflict { module: String, artifact: Artifact, had: Box<ArtifactRecord>, offered: Sha256 },
+    #[error("other bytes were stored first, with sha256 {} from {}", .had.sha256, .had.source)]
+    Conflict {
+        /// What is recorded.
+        had: Box<ArtifactRecord>,
+    },
     /// The temporary file does not have the size its record says.
     #[error(
         "{module}{artifact} is recorded with {recorded} bytes, but the file to commit has {found}"

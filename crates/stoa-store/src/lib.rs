@@ -28,6 +28,7 @@ mod tests;
 pub use answers::{Answer, AnswerKey};
 pub use error::Error;
 pub use index::Counts;
+pub use lists::StoredVersion;
 pub use quarantine::QuarantineNote;
 pub use record::{ArtifactRecord, Sidecar, State, Stored};
 pub use store::{Options, Store};

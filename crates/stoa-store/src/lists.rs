@@ -6,7 +6,6 @@
 //! everything that also rebuilds the index.
 
 use std::{
-    collections::BTreeSet,
     io,
     path::Path,
     sync::{Arc, PoisonError},
@@ -23,6 +22,20 @@ use crate::{
     layout::{SIDECAR_SUFFIX, VersionFiles},
     record::Sidecar,
 };
+
+/// A version of which something is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredVersion {
+    pub version: Version,
+    /// What can be served of it.
+    pub artifacts: Vec<Artifact>,
+}
+
+impl StoredVersion {
+    pub fn has(&self, artifact: Artifact) -> bool {
+        self.artifacts.contains(&artifact)
+    }
+}
 
 impl Files {
     /// The versions whose `.info` and `.mod` are stored, sorted, pseudo-versions included.
@@ -42,21 +55,20 @@ impl Files {
         Ok(versions.unwrap_or_default())
     }
 
-    /// The versions whose `.mod` is stored, sorted, pseudo-versions included; with [`Self::versions`] among them.
-    pub(crate) fn versions_with_mod(&self, path: &ModulePath) -> Result<Vec<Version>, Error> {
-        let mut versions: BTreeSet<Version> = self.versions(path)?.iter().cloned().collect();
-        for module in self.stored(path)? {
-            if versions.contains(module.version()) {
-                continue;
-            }
+    /// Every version of which an artifact can be served, sorted.
+    pub(crate) fn stored_versions(&self, path: &ModulePath) -> Result<Vec<StoredVersion>, Error> {
+        let mut versions = Vec::new();
+        for module in self.with_sidecar(path)? {
             let place = self.layout.version(&module)?;
-            if let OnDisk::Sidecar(sidecar) = read_sidecar(&place.sidecar())?
-                && has(&place, &sidecar, Artifact::Mod)
-            {
-                versions.insert(module.version().clone());
+            let Some(sidecar) = self.sidecar(&module)? else { continue };
+            let artifacts: Vec<_> =
+                Artifact::ALL.into_iter().filter(|&one| has(&place, &sidecar, one)).collect();
+            if !artifacts.is_empty() {
+                versions.push(StoredVersion { version: module.version().clone(), artifacts });
             }
         }
-        Ok(versions.into_iter().collect())
+        versions.sort_by(|a, b| a.version.cmp(&b.version));
+        Ok(versions)
     }
 
     /// Puts a version into its module's `list` when `.info` and `.mod` are both there, and takes it out when not (after a
@@ -108,7 +120,7 @@ impl Files {
         let lock = self.list_locks.of(path);
         let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let mut versions = Vec::new();
-        for module in self.stored(path)? {
+        for module in self.with_sidecar(path)? {
             let place = self.layout.version(&module)?;
             let sidecar = match read_sidecar(&place.sidecar())? {
                 OnDisk::Sidecar(sidecar) => sidecar,
@@ -152,7 +164,7 @@ impl Files {
     }
 
     /// The versions that have a sidecar file, in no order.
-    fn stored(&self, path: &ModulePath) -> Result<Vec<ModuleVersion>, Error> {
+    fn with_sidecar(&self, path: &ModulePath) -> Result<Vec<ModuleVersion>, Error> {
         let dir = self.layout.module_dir(path)?;
         let mut stored = Vec::new();
         for name in names(&dir)? {

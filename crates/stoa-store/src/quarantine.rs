@@ -53,7 +53,7 @@ struct Held {
     /// Name without suffix, and bytes of its files.
     entries: VecDeque<(String, u64)>,
     bytes: u64,
-    /// Makes names unique within one millisecond.
+    /// Makes names unique, however coarse the clock is.
     counter: u32,
 }
 
@@ -94,7 +94,7 @@ impl Quarantine {
         let now = Timestamp::now();
         held.counter = held.counter.wrapping_add(1);
         // Sorts by age, and can be no version: those begin with a v.
-        let name = format!("{}-{:08x}", now.strftime("%Y%m%dT%H%M%S%3fZ"), held.counter);
+        let name = format!("{}-{:08x}", now.strftime("%Y%m%dT%H%M%S%9fZ"), held.counter);
         let file = format!("{name}.{suffix}");
         let kept = weight(size) + BLOCK <= self.bound;
         let text = NoteOnDisk {
@@ -148,10 +148,11 @@ impl Quarantine {
     }
 }
 
-/// `20261121T091307123Z-00000001.zip.json` → `20261121T091307123Z-00000001`; `None` for a file that is not ours.
+/// `20261121T091307123456789Z-00000001.zip.json` → `20261121T091307123456789Z-00000001`; `None` for a file that is not ours.
 fn stem(name: &str) -> Option<&str> {
     let (stem, _) = name.split_once('.')?;
-    (stem.len() == "20261121T091307123Z-00000001".len() && stem.starts_with("20")).then_some(stem)
+    (stem.len() == "20261121T091307123456789Z-00000001".len() && stem.starts_with("20"))
+        .then_some(stem)
 }
 
 fn weight(size: u64) -> u64 {

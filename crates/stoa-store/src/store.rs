@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use stoa_module::{Artifact, ModulePath, ModuleVersion, Sha256, Version};
+use stoa_module::{Artifact, ModulePath, ModuleVersion, Version};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::spawn_blocking,
@@ -21,8 +21,9 @@ use crate::{
     files::{Files, read_if_there},
     index::{Counts, Index, Row},
     layout::Layout,
+    lists::StoredVersion,
     quarantine::{QuarantineNote, put_temporary},
-    record::{ArtifactRecord, Sidecar, Stored},
+    record::{ArtifactRecord, Sidecar, State, Stored},
     temporary::Temporary,
 };
 
@@ -152,19 +153,18 @@ impl Store {
         .await
     }
 
-    /// Records that a checksum database vouches for a stored artifact, for instance after it was stored unverified.
-    /// `None` when nothing with this sha256 is stored.
-    pub async fn confirm(
+    /// Replaces the recorded state of a stored artifact, for instance when a checksum database vouches for what was stored
+    /// unverified. What is verified stays verified. `None` when nothing is recorded.
+    pub async fn restate(
         &self,
         module: &ModuleVersion,
         artifact: Artifact,
-        sha256: Sha256,
-        database: String,
+        state: State,
     ) -> Result<Option<Arc<Sidecar>>, Error> {
         let module = module.clone();
         let inner = Arc::clone(&self.inner);
         self.write(move |files| {
-            let sidecar = files.confirm(&module, artifact, sha256, database)?;
+            let sidecar = files.restate(&module, artifact, state)?;
             if let Some(sidecar) = &sidecar {
                 inner.offer(&module, artifact, sidecar);
             }
@@ -194,11 +194,10 @@ impl Store {
         self.read(move |files| files.versions(&path)).await
     }
 
-    /// The versions of a module whose `.mod` is stored, sorted; those of [`Store::versions`] are among them. Reads the
-    /// module's directory each time: for offline use.
-    pub async fn versions_with_mod(&self, path: &ModulePath) -> Result<Vec<Version>, Error> {
+    /// Every version of which something is stored, sorted. Looks at each sidecar and file of the module: for offline use.
+    pub async fn stored_versions(&self, path: &ModulePath) -> Result<Vec<StoredVersion>, Error> {
         let path = path.clone();
-        self.read(move |files| files.versions_with_mod(&path)).await
+        self.read(move |files| files.stored_versions(&path)).await
     }
 
     /// The last answer that was put for this question; a torn one is none.
