@@ -114,3 +114,173 @@ pub fn deciding(failures: &[Failure]) -> Option<&Failure> {
         _ => 1,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use ErrorClass::{Corrupt, Denied, NotFound, Timeout, Unavailable};
+    use url::Url;
+
+    use super::*;
+
+    const CLASSES: [ErrorClass; 5] = [NotFound, Denied, Corrupt, Unavailable, Timeout];
+
+    fn chain(list: &str) -> Chain {
+        Chain::new(&ProxyList::parse(list).unwrap()).unwrap()
+    }
+
+    /// What a source of that kind says when it fails by that class.
+    fn failure(source: &Source, class: ErrorClass) -> Failure {
+        match source {
+            Source::Direct => Failure::new(class, Stage::Git, source, "said"),
+            Source::Off => {
+                Failure { tries: 0, ..Failure::new(NotFound, Stage::Local, source, "off") }
+            }
+            _ => Failure::new(class, Stage::Http, source, "said"),
+        }
+    }
+
+    /// Walks a chain whose sources answer by the outcomes, in order; `None` is a success. Returns how many were asked,
+    /// and the position of the failure that decides, if none succeeded.
+    fn walk(chain: &Chain, outcomes: &[Option<ErrorClass>]) -> (usize, Option<usize>) {
+        let mut walk = chain.walk();
+        let mut asked = 0;
+        while let Some(step) = walk.next() {
+            assert_eq!(step.source.to_string(), chain.entries[asked].source.to_string());
+            asked += 1;
+            match outcomes[asked - 1] {
+                None => break,
+                Some(class) => walk.failed(failure(step.source, class)),
+            }
+        }
+        assert!(walk.next().is_none(), "the end is the end");
+        let failures = walk.finish();
+        if failures.len() < asked {
+            return (asked, None);
+        }
+        let deciding = deciding(&failures).unwrap();
+        (asked, failures.iter().position(|failure| std::ptr::eq(failure, deciding)))
+    }
+
+    /// The same by the go command's own loop.
+    fn go(chain: &Chain, outcomes: &[Option<ErrorClass>]) -> (usize, Option<usize>) {
+        let (mut best, mut best_rank) = (None, 0);
+        let mut asked = 0;
+        for (index, entry) in chain.entries.iter().enumerate() {
+            asked += 1;
+            let Some(class) = outcomes[index] else { return (asked, None) };
+            let is_absent = class == NotFound || matches!(entry.source, Source::Off);
+            if matches!(entry.source, Source::Direct) {
+                (best, best_rank) = (Some(index), 2);
+            } else if best_rank <= 1 && !is_absent {
+                (best, best_rank) = (Some(index), 1);
+            } else if best_rank == 0 {
+                best = Some(index);
+            }
+            if entry.separator == Separator::Comma && !is_absent {
+                break;
+            }
+        }
+        (asked, best)
+    }
+
+    #[test]
+    fn agrees_with_the_go_command() {
+        let outcomes: Vec<Option<ErrorClass>> =
+            std::iter::once(None).chain(CLASSES.map(Some)).collect();
+        let last = ["https://c.test", "direct", "off"];
+        let mut checked = 0;
+        for separators in [",,", ",|", "|,", "||"] {
+            let (first, second) = separators.split_at(1);
+            for last in last {
+                let two = chain(&format!("https://a.test{first}{last}"));
+                let three = chain(&format!("https://a.test{first}https://b.test{second}{last}"));
+                for a in &outcomes {
+                    for b in &outcomes {
+                        assert_eq!(
+                            walk(&two, &[*a, *b]),
+                            go(&two, &[*a, *b]),
+                            "{two:?} {a:?} {b:?}"
+                        );
+                        for c in &outcomes {
+                            let all = [*a, *b, *c];
+                            assert_eq!(walk(&three, &all), go(&three, &all), "{three:?} {all:?}");
+                            checked += 1;
+                        }
+                    }
+                }
+            }
+        }
+        assert_eq!(checked, 4 * 3 * 6 * 6 * 6);
+    }
+
+    #[test]
+    fn comma_and_pipe() {
+        let check = |list: &str, outcomes: &[ErrorClass], asked: usize, decides: usize| {
+            let outcomes: Vec<_> = outcomes.iter().copied().map(Some).collect();
+            assert_eq!(
+                walk(&chain(list), &outcomes),
+                (asked, Some(decides)),
+                "{list} {outcomes:?}"
+            );
+        };
+        check("https://a.test", &[Denied], 1, 0);
+        check("https://a.test,https://b.test", &[NotFound, Denied], 2, 1);
+        check("https://a.test,https://b.test", &[NotFound, NotFound], 2, 1);
+        check("https://a.test,https://b.test", &[Denied], 1, 0);
+        check("https://a.test,https://b.test", &[Timeout], 1, 0);
+        check("https://a.test|https://b.test", &[Timeout, NotFound], 2, 0);
+        check("https://a.test|https://b.test", &[Timeout, Denied], 2, 1);
+        check("https://a.test|https://b.test,https://c.test", &[Denied, NotFound, NotFound], 3, 0);
+        check("https://a.test|https://b.test,https://c.test", &[Denied, Corrupt], 2, 1);
+        check("https://a.test|direct", &[Unavailable, NotFound], 2, 1);
+        check("https://a.test,off", &[NotFound, NotFound], 2, 1);
+        check("https://a.test|off", &[Unavailable, NotFound], 2, 0);
+        check("off", &[NotFound], 1, 0);
+    }
+
+    #[test]
+    fn what_was_not_asked_hides_no_outage() {
+        let chain = chain("https://a.test|direct");
+        let mut walk = chain.walk();
+        let outage = failure(walk.next().unwrap().source, Unavailable);
+        walk.failed(outage);
+        let unasked = Failure { tries: 0, ..failure(walk.next().unwrap().source, NotFound) };
+        walk.failed(unasked);
+        assert_eq!(deciding(&walk.finish()).unwrap().class, Unavailable);
+        assert!(deciding(&[]).is_none());
+    }
+
+    #[test]
+    fn alternatives() {
+        let check = |list: &str, expected: &[bool]| {
+            let chain = chain(list);
+            let mut walk = chain.walk();
+            let mut found = Vec::new();
+            while let Some(step) = walk.next() {
+                found.push(step.has_alternative);
+                walk.failed(failure(step.source, NotFound));
+            }
+            assert_eq!(found, expected, "{list}");
+        };
+        check("https://a.test", &[false]);
+        check("https://a.test,https://b.test", &[false, false]);
+        check("https://a.test|https://b.test", &[true, false]);
+        check("https://a.test|https://b.test,direct", &[true, false, false]);
+        check("https://a.test,https://b.test|direct", &[false, true, false]);
+        check("https://a.test|off", &[false, false]);
+        check("https://a.test|", &[false]);
+    }
+
+    #[test]
+    fn an_unusable_address_is_refused() {
+        let item = stoa_module::ProxyItem {
+            source: stoa_module::ProxySource::Url(Url::parse("https://u:p@a.test/?x").unwrap()),
+            separator: Separator::Comma,
+        };
+        let error = Chain::new(&ProxyList { items: vec![item] }).unwrap_err();
+        let expected =
+            "invalid upstream address https://a.test/?...: it must have no query and no fragment";
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(error.class(), ErrorClass::Internal);
+    }
+}

@@ -135,3 +135,19 @@ pub(crate) fn span(duration: Duration) -> String {
         format!("{} s", (duration.as_secs_f64() * 10.0).round() / 10.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans() {
+        let check =
+            |millis, expected: &str| assert_eq!(span(Duration::from_millis(millis)), expected);
+        check(0, "0 ms");
+        check(300, "300 ms");
+        check(1000, "1 s");
+        check(1550, "1.6 s");
+        check(15_000, "15 s");
+    }
+}

@@ -133,3 +133,89 @@ fn lookup(logins: &Logins, url: &Url) -> Option<Secret> {
         prefix = &prefix[..prefix.rfind('/')?];
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    /// The entries as `machine login password`, sorted.
+    fn entries(text: &str) -> Vec<String> {
+        let logins = parse(text);
+        let mut entries: Vec<String> =
+            logins.iter().map(|(name, secret)| show(name, secret)).collect();
+        entries.sort();
+        entries
+    }
+
+    fn show(name: &str, secret: &Secret) -> String {
+        match secret {
+            Secret::Basic { username, password } => {
+                format!("{name} {username} {}", password.expose_secret())
+            }
+            Secret::Bearer(_) => panic!("netrc knows no tokens"),
+        }
+    }
+
+    #[test]
+    fn parses_as_the_go_command_does() {
+        let check = |text: &str, expected: &[&str]| assert_eq!(entries(text), expected, "{text:?}");
+        check("", &[]);
+        check("machine a login b password c", &["a b c"]);
+        check("machine a\nlogin b\n\n  password c\n", &["a b c"]);
+        check("machine a password c login b account d", &["a b c"]);
+        check("machine a login b", &[]);
+        check("machine a password b", &[]);
+        check("login b password c", &[]);
+        check("machine a login b machine d password e", &[]);
+        check("machine a login b password c machine d login e password f", &["a b c", "d e f"]);
+        check("machine a login 1 password 1\nmachine a login 2 password 2", &["a 1 1"]);
+        check(
+            "machine a:8443 login b password c\nmachine a/x/ login d password e",
+            &["a/x d e", "a:8443 b c"],
+        );
+        check("machine https://a/ login b password c", &["a b c"]);
+        // What stands behind `default` on a line of its own is not read.
+        check(
+            "machine a login b password c\ndefault\nlogin x password y\nmachine z login z password z",
+            &["a b c"],
+        );
+        // On one line it is a pair of words like another.
+        check("default login x password y\nmachine z login z password z", &["z z z"]);
+        check(
+            "machine a login b password c\nmacdef init\nmachine x login x password x\n\nmachine d login e password f",
+            &["a b c", "d e f"],
+        );
+        check("macdef init\nmachine x login x password x", &[]);
+        check(
+            "machine a login b password c\r\nmachine d login e password f\r\n",
+            &["a b c", "d e f"],
+        );
+        check("machine", &[]);
+        check("machine a login b password", &[]);
+    }
+
+    #[test]
+    fn looks_up_by_prefix() {
+        let logins = parse(
+            "machine a.org login host password p\nmachine a.org/x/y login deep password p\n\
+             machine a.org:8443 login port password p",
+        );
+        let check = |url: &str, expected: Option<&str>| {
+            let secret = lookup(&logins, &Url::parse(url).unwrap());
+            let expected = expected.map(|login| format!(" {login} p"));
+            assert_eq!(secret.map(|secret| show("", &secret)), expected, "{url}");
+        };
+        check("https://a.org", Some("host"));
+        check("https://a.org/", Some("host"));
+        check("https://a.org:443/x", Some("host"));
+        check("https://a.org/x/y", Some("deep"));
+        check("https://a.org/x/y/z", Some("deep"));
+        check("https://a.org/x/yz", Some("host"));
+        check("https://a.org:8443/x/y", Some("port"));
+        check("https://a.org:8444/x/y", None);
+        check("https://b.a.org/", None);
+        check("http://a.org/", None);
+    }
+}

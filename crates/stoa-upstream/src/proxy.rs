@@ -52,8 +52,8 @@ impl fmt::Debug for ProxyEnvironment {
     }
 }
 
-/// The rules, ready to be asked.
-#[derive(Clone, Debug)]
+/// The rules, ready to be asked. `Debug` shows no password.
+#[derive(Clone)]
 pub(crate) struct Proxies {
     http: Option<Url>,
     https: Option<Url>,
@@ -121,13 +121,23 @@ impl Proxies {
     }
 }
 
+impl fmt::Debug for Proxies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxies")
+            .field("http", &self.http.as_ref().map(redacted))
+            .field("https", &self.https.as_ref().map(redacted))
+            .field("exceptions", &self.exceptions)
+            .finish()
+    }
+}
+
 impl Exception {
     fn covers_name(&self, name: &str, at: u16) -> bool {
         match self {
             Self::Everything => true,
             Self::Domain { suffix, itself, port } => {
                 (name.ends_with(suffix.as_str()) || *itself && name == &suffix[1..])
-                    && is_port(port, at)
+                    && is_port(port.as_deref(), at)
             }
             Self::Block { .. } | Self::Address { .. } => false,
         }
@@ -137,14 +147,14 @@ impl Exception {
         match self {
             Self::Everything => true,
             Self::Block { network, bits } => is_within(target, *network, *bits),
-            Self::Address { ip, port } => *ip == target && is_port(port, at),
+            Self::Address { ip, port } => *ip == target && is_port(port.as_deref(), at),
             Self::Domain { .. } => false,
         }
     }
 }
 
-fn is_port(wanted: &Option<String>, port: u16) -> bool {
-    wanted.as_ref().is_none_or(|wanted| *wanted == port.to_string())
+fn is_port(wanted: Option<&str>, port: u16) -> bool {
+    wanted.is_none_or(|wanted| wanted == port.to_string())
 }
 
 fn is_within(ip: IpAddr, network: IpAddr, bits: u8) -> bool {
@@ -223,5 +233,101 @@ fn split_port(item: &str) -> (&str, Option<String>) {
     match item.split_once(':') {
         Some((host, port)) if !port.contains(':') => (host, Some(port.to_owned())),
         _ => (item, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROXY: &str = "http://proxy.test:3128/";
+
+    fn proxies(http: &str, https: &str, no: &str) -> Proxies {
+        let given = |value: &str| Some(value.to_owned());
+        let environment =
+            ProxyEnvironment { http: given(http), https: given(https), no: given(no) };
+        Proxies::new(&environment).unwrap()
+    }
+
+    #[test]
+    fn each_scheme_has_its_proxy() {
+        let check = |http: &str, https: &str, target: &str, expected: Option<&str>| {
+            let proxies = proxies(http, https, "");
+            let found = proxies.find(&Url::parse(target).unwrap()).map(Url::as_str);
+            assert_eq!(found, expected, "{http} {https} {target}");
+        };
+        check("", "", "http://a.org", None);
+        check("one.test", "two.test", "http://a.org", Some("http://one.test/"));
+        check("one.test", "two.test", "https://a.org", Some("http://two.test/"));
+        check("one.test", "", "https://a.org", None);
+        check("", "two.test", "http://a.org", None);
+        check("one.test:8080", "", "http://a.org", Some("http://one.test:8080/"));
+        check("10.0.0.1:8080", "", "http://a.org", Some("http://10.0.0.1:8080/"));
+        check("[::1]:8080", "", "http://a.org", Some("http://[::1]:8080/"));
+        check("u:p@one.test:8080", "", "http://a.org", Some("http://u:p@one.test:8080/"));
+        check("https://one.test", "", "http://a.org", Some("https://one.test/"));
+        check("socks5://one.test", "", "http://a.org", Some("socks5h://one.test"));
+        check("", "socks5h://u:p@one.test:1", "https://a.org", Some("socks5h://u:p@one.test:1"));
+    }
+
+    #[test]
+    fn exceptions() {
+        let check = |no: &str, target: &str, proxied: bool| {
+            let proxies = proxies(PROXY, PROXY, no);
+            let found = proxies.find(&Url::parse(target).unwrap());
+            assert_eq!(found.is_some(), proxied, "NO_PROXY={no} {target}");
+        };
+        // This machine is always reached directly.
+        check("", "http://localhost:3000", false);
+        check("", "https://localhost", false);
+        check("", "http://LOCALHOST", false);
+        check("", "http://127.0.0.1", false);
+        check("", "http://127.9.9.9:80", false);
+        check("", "http://[::1]", false);
+        check("", "http://[::ffff:127.0.0.1]", false);
+        check("", "http://localhost.example.com", true);
+        check("", "http://128.0.0.1", true);
+        check("*", "http://a.org", false);
+        check("b.org,*", "http://10.0.0.1", false);
+        check("a.*", "http://a.org", true);
+        // Names cover what is below them.
+        check("a.org", "https://a.org", false);
+        check("a.org", "https://b.a.org", false);
+        check("a.org", "https://ba.org", true);
+        check("a.org", "https://a.org.uk", true);
+        check("A.org", "https://a.ORG", false);
+        check(" b.org , a.org ", "https://a.org", false);
+        check(".a.org", "https://a.org", true);
+        check(".a.org", "https://b.a.org", false);
+        check("*.a.org", "https://a.org", true);
+        check("*.a.org", "https://b.c.a.org", false);
+        check("bücher.example", "https://xn--bcher-kva.example", false);
+        // Ports.
+        check("a.org:443", "https://a.org", false);
+        check("a.org:443", "http://a.org", true);
+        check("a.org:8080", "http://a.org:8080", false);
+        check("10.0.0.1:80", "http://10.0.0.1", false);
+        check("10.0.0.1:81", "http://10.0.0.1", true);
+        check("[2001:db8::1]:80", "http://[2001:db8::1]", false);
+        check("[2001:db8::1]:81", "http://[2001:db8::1]", true);
+        check("[2001:db8::1]", "http://[2001:db8::1]", false);
+        check("2001:db8::1", "http://[2001:db8::1]", false);
+        // Addresses and blocks.
+        check("10.0.0.1", "http://10.0.0.1", false);
+        check("10.0.0.1", "http://10.0.0.2", true);
+        check("10.0.0.1", "http://[::ffff:10.0.0.1]", false);
+        check("10.0.0.0/8", "http://10.255.0.1", false);
+        check("10.0.0.0/8", "http://11.0.0.1", true);
+        check("0.0.0.0/0", "http://11.0.0.1", false);
+        check("10.0.0.1/32", "http://10.0.0.1", false);
+        check("10.0.0.1/32", "http://10.0.0.0", true);
+        check("2001:db8::/32", "http://[2001:db8:ffff::1]", false);
+        check("2001:db8::/32", "http://[2001:db9::1]", true);
+        check("::/0", "http://[2001:db9::1]", false);
+        check("10.0.0.0/8", "http://a.org", true);
+        check("10.0.0.0/8", "http://[2001:db8::1]", true);
+        // What cannot be understood covers nothing.
+        check("10.0.0.0/33", "http://10.0.0.1", true);
+        check(",, ,:80,.", "http://a.org", true);
     }
 }

@@ -84,10 +84,10 @@ pub(crate) async fn copy(
 
 /// Says how far a body had come when it broke.
 fn broken(mut fault: Fault, received: u64, length: Option<u64>) -> Fault {
-    fault.detail.push_str(&match length {
-        Some(length) => format!(" after {received} of {length} bytes"),
-        None => format!(" after {received} bytes"),
-    });
+    fault.detail = match length {
+        Some(length) => format!("{} after {received} of {length} bytes", fault.detail),
+        None => format!("{} after {received} bytes", fault.detail),
+    };
     fault
 }
 

@@ -38,13 +38,10 @@ pub(crate) async fn open(path: &Path, waiting: &mut Budget) -> Result<Opened, Fa
         let file = File::open(path).await.map_err(|error| of_read(&error))?;
         Ok(Opened { file, length: metadata.len() })
     };
-    match waiting.spend(opening).await {
-        Ok(opened) => opened,
-        Err(_) => {
-            let detail = format!("timeout after {}", span(waiting.whole()));
-            Err(Fault::new(ErrorClass::Timeout, Stage::Local, detail))
-        }
-    }
+    waiting.spend(opening).await.unwrap_or_else(|_| {
+        let detail = format!("timeout after {}", span(waiting.whole()));
+        Err(Fault::new(ErrorClass::Timeout, Stage::Local, detail))
+    })
 }
 
 impl Answer for Opened {

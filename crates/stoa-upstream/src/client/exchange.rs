@@ -175,7 +175,7 @@ impl Http {
         if let Some(proxy) = self.proxies.find(url) {
             let host = proxy.host_str().unwrap_or_default();
             let port = proxy.port_or_known_default().unwrap_or_default();
-            fault.detail.push_str(&format!(" (through the proxy {host}:{port})"));
+            fault.detail = format!("{} (through the proxy {host}:{port})", fault.detail);
         }
         Err(fault)
     }

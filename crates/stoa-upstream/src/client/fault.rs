@@ -11,7 +11,7 @@ use stoa_module::ErrorClass;
 
 use crate::failure::{Fault, Stage, span};
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY: Duration = Duration::from_hours(24);
 
 /// Why no answer came.
 pub(crate) fn of_send(
@@ -26,24 +26,26 @@ pub(crate) fn of_send(
             let detail = format!("{stage}: timeout after {}", span(connect_timeout));
             return Fault::new(ErrorClass::Timeout, stage, detail);
         }
-        let (stage, words) = if error.is_dns() {
-            (Stage::Dns, causes.words())
-        } else if let Some(error) = causes.find::<rustls::Error>() {
-            (Stage::Tls, of_tls(error))
-        } else if causes.io().is_some_and(|kind| kind == ErrorKind::UnexpectedEof) {
-            // Nothing but a handshake reads anything before the connection counts as made.
-            let fault = Fault::new(
-                ErrorClass::Unavailable,
-                Stage::Tls,
-                "tls: the connection was closed during the handshake",
-            );
-            return fault.passing();
-        } else {
-            let detail = format!("connect: {}", causes.words());
-            return Fault::new(ErrorClass::Unavailable, Stage::Connect, detail).passing();
+        let unavailable = |stage: Stage, words: &str| {
+            Fault::new(ErrorClass::Unavailable, stage, format!("{stage}: {words}"))
         };
-        // The resolver has tried for itself, and a certificate does not become valid by asking again.
-        return Fault::new(ErrorClass::Unavailable, stage, format!("{stage}: {words}"));
+        if error.is_dns() {
+            // The resolver has tried for itself.
+            return unavailable(Stage::Dns, &causes.words());
+        }
+        if let Some(error) = causes.find() {
+            // A certificate does not become valid by asking again.
+            return unavailable(Stage::Tls, &of_tls(error));
+        }
+        return match causes.io() {
+            // Nothing but a handshake reads anything before the connection counts as made.
+            Some(ErrorKind::UnexpectedEof) => {
+                unavailable(Stage::Tls, "the connection was closed during the handshake").passing()
+            }
+            Some(_) => unavailable(Stage::Connect, &causes.words()).passing(),
+            // An outgoing proxy has refused.
+            None => unavailable(Stage::Connect, &causes.words()),
+        };
     }
     if error.is_builder() {
         return Fault::new(ErrorClass::Invalid, Stage::Local, causes.words());
@@ -109,12 +111,11 @@ pub(crate) fn of_write(error: &std::io::Error) -> Fault {
 /// Reads `Retry-After`: seconds, or a date.
 pub(crate) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
-    let wait = match value.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let date = rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
-            Duration::try_from(date.duration_since(now)).unwrap_or_default()
-        }
+    let wait = if let Ok(seconds) = value.parse() {
+        Duration::from_secs(seconds)
+    } else {
+        let date = rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
+        Duration::try_from(date.duration_since(now)).unwrap_or_default()
     };
     Some(wait.min(DAY))
 }
@@ -176,11 +177,55 @@ impl<'e> Causes<'e> {
             return of_io(error);
         }
         let words = cause.to_string();
-        words.strip_prefix("failed to lookup address information: ").unwrap_or(&words).to_owned()
+        let prefixes = ["failed to lookup address information: ", "tunnel error: "];
+        let bare = prefixes.iter().find_map(|prefix| words.strip_prefix(prefix));
+        bare.unwrap_or(&words).to_owned()
     }
 }
 
 /// An I/O error without the system's number and capitals.
 fn of_io(error: &std::io::Error) -> String {
     if error.raw_os_error().is_some() { error.kind().to_string() } else { error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_retry_after() {
+        let now: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
+        let check = |value: &str, expected: Option<u64>| {
+            let wait = retry_after(value, now).map(|wait| wait.as_secs());
+            assert_eq!(wait, expected, "{value:?}");
+        };
+        check("0", Some(0));
+        check(" 120 ", Some(120));
+        check("99999999999", Some(86_400));
+        check("Sat, 21 Nov 2026 10:00:30 GMT", Some(30));
+        check("Sat, 21 Nov 2026 09:00:00 GMT", Some(0));
+        check("Fri, 21 Nov 2036 10:00:00 GMT", Some(86_400));
+        check("", None);
+        check("-1", None);
+        check("1.5", None);
+        check("99999999999999999999999", None);
+        check("soon", None);
+    }
+
+    #[test]
+    fn no_room_is_its_own_class() {
+        let check = |kind: ErrorKind, expected| {
+            let fault = of_write(&kind.into());
+            assert_eq!((fault.class, fault.stage, fault.passing), (expected, Stage::Local, false));
+        };
+        check(ErrorKind::StorageFull, ErrorClass::Full);
+        check(ErrorKind::QuotaExceeded, ErrorClass::Full);
+        check(ErrorKind::ReadOnlyFilesystem, ErrorClass::Full);
+        check(ErrorKind::FileTooLarge, ErrorClass::Full);
+        check(ErrorKind::PermissionDenied, ErrorClass::Internal);
+        assert_eq!(
+            of_write(&std::io::Error::from_raw_os_error(28)).detail,
+            "cannot store it: no storage space"
+        );
+    }
 }

@@ -92,7 +92,7 @@ async fn bodies() {
         Err("corrupt body 3: body: bad gzip (Invalid gzip header) after 0 bytes"),
     )
     .await;
-    check(reply(200, zipped, &gzip(&[0; 5_000_000])), too_large).await;
+    check(reply(200, zipped, &gzip(&vec![0; 5_000_000])), too_large).await;
 }
 
 fn gzip(plain: &[u8]) -> Vec<u8> {
