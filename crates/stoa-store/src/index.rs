@@ -124,8 +124,11 @@ impl Index {
     /// Offers a row. Never waits.
     pub(crate) fn offer(&self, row: Row) {
         let dropped = self.messages.try_send(Message::Row(Box::new(row))).is_err();
-        if dropped && !self.shared.behind.swap(true, Ordering::SeqCst) {
-            warn!("the index cannot keep up; it will be rebuilt from the stored files");
+        if dropped {
+            if !self.shared.behind.swap(true, Ordering::SeqCst) {
+                warn!("the index cannot keep up; it will be rebuilt from the stored files");
+            }
+            self.shared.complete.send_replace(false);
         }
     }
 

@@ -82,9 +82,7 @@ impl Files {
         let path = module.path();
         if !self.derived_agree() && self.lists.peek(path).is_none() {
             // The list may be wrong about more than this version, whose sidecar is on disk by now.
-            self.reconcile(path, |_, _| {})?;
-            reached(Step::ListRenamed);
-            return Ok(());
+            return self.reconcile(path, |_, _| {}).map(|_| ());
         }
         let lock = self.list_locks.of(path);
         let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,7 +95,6 @@ impl Files {
             (Ok(_), true) | (Err(_), false) => return Ok(()),
         }
         let written = self.correct_list(path, &versions);
-        reached(Step::ListRenamed);
         self.lists.replaced(path, Arc::new(versions));
         written
     }
@@ -160,7 +157,9 @@ impl Files {
         }
         // Not synced: after a power cut it is compared with the sidecars again.
         let temporary = self.durable.write_temporary(render_list(versions).as_bytes(), false)?;
-        Ok(replace(temporary, &file)?)
+        replace(temporary, &file)?;
+        reached(Step::ListRenamed);
+        Ok(())
     }
 
     /// The versions that have a sidecar file, in no order.

@@ -282,6 +282,11 @@ impl Store {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn offer_row(&self, row: Row) {
+        self.inner.index.offer(row);
+    }
+
     async fn read<T: Send + 'static>(
         &self,
         task: impl FnOnce(&Files) -> Result<T, Error> + Send + 'static,

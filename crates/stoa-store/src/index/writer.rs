@@ -359,8 +359,11 @@ impl Writer {
             }
         }
         self.worked();
-        let behind = self.shared.behind.load(Ordering::SeqCst);
-        self.shared.complete.send_replace(!behind);
+        // In this order, as a commit that finds the queue full says so in the opposite one.
+        self.shared.complete.send_replace(true);
+        if self.shared.behind.load(Ordering::SeqCst) {
+            self.shared.complete.send_replace(false);
+        }
     }
 
     /// Writes what is queued, and the token if nothing is missing.
