@@ -1,1 +1,25 @@
-//! The decisions: policy, flights, fetch, verify, commit, list and latest, offline.
+//! The decisions of stoa: which source a module may come from, who fetches it, what is checked before it is kept, and
+//! what is answered when something fails.
+//!
+//! A request for an artifact takes this road: [`Mirror::artifact`] opens the stored file, and that is all for a hit.
+//! A miss joins or leads the [flight](flight) of that one artifact; its leader (a task of the server, not of the
+//! request) walks the [chain](policy) of sources, [downloads](fetch), compares with the [checksum database](sumdb),
+//! and commits. Lists, `@latest` and branch queries are [mutable]: kept with a time to live, answered stale when no
+//! source answers.
+//!
+//! **Architecture Invariant:** nothing here knows HTTP status codes; an [`Error`] carries a class, and the program maps
+//! classes to statuses in one place.
+
+mod absent;
+mod error;
+mod fetch;
+mod flight;
+mod mirror;
+mod mutable;
+mod policy;
+mod sumdb;
+
+pub use crate::error::Error;
+pub use crate::mirror::{Answer, Body, Freshness, Kind, Mirror, Outcome, Settings};
+pub use crate::policy::{Policy, Route};
+pub use crate::sumdb::{Database, DatabaseSettings};

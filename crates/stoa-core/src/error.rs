@@ -1,0 +1,92 @@
+//! The one error of this crate: a verdict a person can read.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stoa_module::ErrorClass;
+use stoa_upstream::Failure;
+
+/// What was asked, what was concluded and why. Shared by everyone who waited for the same flight.
+#[derive(Clone, Debug)]
+pub struct Error {
+    /// Decides the status code, and with it whether the go command asks its next proxy.
+    pub class: ErrorClass,
+    /// One line without secrets: what was asked, and what was concluded.
+    pub message: String,
+    /// What each source said, in the order they were asked.
+    pub failures: Vec<Failure>,
+    /// What the reader can do about it.
+    pub hint: Option<String>,
+    /// When asking again may help, if a source said so.
+    pub retry_after: Option<Duration>,
+}
+
+impl Error {
+    pub(crate) fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        Self { class, message: message.into(), failures: Vec::new(), hint: None, retry_after: None }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn because(mut self, failures: Vec<Failure>) -> Self {
+        self.retry_after = failures.iter().filter_map(|failure| failure.retry_after).max();
+        self.failures = failures;
+        self
+    }
+
+    /// Every source of a chain failed: the class is that of the failure that decides.
+    pub(crate) fn exhausted(asked: &str, failures: Vec<Failure>) -> Self {
+        let class = stoa_upstream::deciding(&failures)
+            .map_or(ErrorClass::NotFound, |failure| failure.class);
+        let conclusion = match class {
+            ErrorClass::NotFound => "not found",
+            ErrorClass::Denied => "a source denies it",
+            ErrorClass::Mismatch => "refused, the content is not what was vouched for",
+            ErrorClass::Corrupt => "what arrived is damaged or malformed",
+            ErrorClass::Timeout => "no source answered in time",
+            ErrorClass::Full => "no room to store it",
+            _ => "no source could be reached",
+        };
+        Self::new(class, format!("{asked}: {conclusion}")).because(failures)
+    }
+
+    /// The store could not do its part.
+    pub(crate) fn store(asked: &str, error: &stoa_store::Error) -> Self {
+        let class = error.class();
+        match class {
+            ErrorClass::Full => Self::new(class, format!("{asked}: no room to store it: {error}"))
+                .hint("free some space in the server's data directory, or make it writable"),
+            ErrorClass::Invalid => Self::new(class, format!("{asked}: {error}")),
+            _ => Self::new(class, format!("{asked}: the store failed: {error}")),
+        }
+    }
+
+    pub(crate) fn offline(asked: &str) -> Self {
+        Self::new(ErrorClass::NotFound, format!("{asked}: offline, not stored"))
+            .hint("the server runs with --offline; fetch this once through it while it is online")
+    }
+
+    /// A task of ours ended without an answer: a bug, since every fault has a class.
+    pub(crate) fn lost(asked: &str) -> Arc<Self> {
+        Arc::new(Self::new(
+            ErrorClass::Internal,
+            format!("{asked}: the task that fetched this ended without an answer"),
+        ))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        for failure in &self.failures {
+            write!(f, "; {failure}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,434 @@
+//! One cold artifact: walk the chain, check what arrives, compare it with the checksum database, commit.
+
+use std::io::Read as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use stoa_module::{
+    Artifact, ErrorClass, H1, Info, ModuleVersion, ZipLimits, check_zip, module_line,
+};
+use stoa_store::{ArtifactRecord, QuarantineNote, State, Temporary};
+use stoa_sumdb::RecordHashes;
+use stoa_upstream::{Bounds, Failure, Source, Stage};
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+use crate::error::Error;
+use crate::mirror::{Mirror, asked_artifact};
+use crate::policy::is_toolchain;
+
+/// How long a contradiction is remembered: an https client asks twice after every 4xx.
+const MISMATCH_TTL: Duration = Duration::from_mins(1);
+
+/// For the inspection of a zip, which reads it from one end to the other, in bytes.
+const READ_BUFFER: usize = 64 << 10;
+
+/// Why an attempt at one source ended.
+enum Stop {
+    /// The chain decides whether another source is asked.
+    Source(Failure),
+    /// No other source would change it.
+    All(Error),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Source(failure)
+    }
+}
+
+/// The record of the checksum database, looked up while the download runs.
+enum Record {
+    /// The `GONOSUMDB` pattern, or what else exempts the module.
+    Exempt(String),
+    /// `.info` is covered by nobody.
+    Uncovered,
+    Pending(JoinHandle<Result<RecordHashes, Arc<Error>>>),
+    Known(RecordHashes),
+}
+
+impl Mirror {
+    /// The work of a flight's leader. Answers where the artifact came from, once it is stored.
+    pub(crate) async fn fetch(
+        &self,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        via: &str,
+    ) -> Result<String, Arc<Error>> {
+        let asked = asked_artifact(module, artifact);
+        let outcome = self.fetch_from_chain(module, artifact, &asked, via).await;
+        let settings = &self.inner.settings;
+        match outcome {
+            Ok(source) => {
+                if artifact == Artifact::Zip {
+                    self.fetch_companions(module);
+                }
+                Ok(source)
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                match error.class {
+                    ErrorClass::NotFound => {
+                        let keep = settings.negative_version_ttl;
+                        self.inner.verdicts.remember(&asked, &error, keep);
+                    }
+                    ErrorClass::Mismatch => {
+                        self.inner.verdicts.remember(&asked, &error, MISMATCH_TTL);
+                    }
+                    _ => {}
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn fetch_from_chain(
+        &self,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        asked: &str,
+        via: &str,
+    ) -> Result<String, Error> {
+        let settings = &self.inner.settings;
+        let permit = tokio::time::timeout(settings.file_timeout, self.inner.fetching.acquire());
+        let Ok(Ok(_permit)) = permit.await else {
+            return Err(Error::new(
+                ErrorClass::Unavailable,
+                format!("{asked}: too many fetches are under way"),
+            ));
+        };
+        let chain = self.inner.policy.chain(module.path());
+        let mut record = self.begin_record(module, artifact, via)?;
+        let mut walk = chain.walk();
+        while let Some(step) = walk.next() {
+            let header = if step.has_alternative {
+                settings.file_timeout.min(settings.alternative_timeout)
+            } else {
+                settings.file_timeout
+            };
+            let source = self.source_for(module.path(), step.source);
+            let attempt = self.fetch_from(&source, header, module, artifact, &mut record, via);
+            match attempt.await {
+                Ok(()) => return Ok(source.to_string()),
+                Err(Stop::All(error)) => return Err(error),
+                Err(Stop::Source(failure)) => walk.failed(failure),
+            }
+        }
+        Err(Error::exhausted(asked, walk.finish()))
+    }
+
+    fn begin_record(
+        &self,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        via: &str,
+    ) -> Result<Record, Error> {
+        if artifact == Artifact::Info {
+            return Ok(Record::Uncovered);
+        }
+        if let Some(pattern) = self.exemption(module.path()) {
+            return Ok(Record::Exempt(pattern));
+        }
+        let Some(database) = self.inner.database.clone() else {
+            return Err(toolchain_without_database(module));
+        };
+        let chain = self.inner.policy.chain(module.path()).clone();
+        let (module, via) = (module.clone(), via.to_owned());
+        Ok(Record::Pending(tokio::spawn(async move {
+            database.lookup(&module, &chain, &via).await.map(|found| found.hashes)
+        })))
+    }
+
+    async fn fetch_from(
+        &self,
+        source: &Source,
+        header: Duration,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        record: &mut Record,
+        via: &str,
+    ) -> Result<(), Stop> {
+        let settings = &self.inner.settings;
+        let max_bytes = match artifact {
+            Artifact::Info => settings.max_info_bytes,
+            Artifact::Mod => settings.max_mod_bytes,
+            Artifact::Zip => settings.max_zip_bytes,
+        };
+        let bounds = Bounds { header, max_bytes };
+        let asked = asked_artifact(module, artifact);
+        let store_failed = |error: stoa_store::Error| Stop::All(Error::store(&asked, &error));
+        let path = module.escaped_file(artifact);
+        let client = &self.inner.client;
+        let mut temporary = self.inner.store.temporary().await.map_err(store_failed)?;
+        let downloaded = client
+            .download(source, &path, &bounds, via, temporary.file())
+            .await
+            .map_err(|failure| match failure.class {
+                // Our own disk, not the source.
+                ErrorClass::Full | ErrorClass::Internal => Stop::All(
+                    Error::new(failure.class, format!("{asked}: cannot be stored"))
+                        .because(vec![failure]),
+                ),
+                _ => Stop::Source(failure),
+            })?;
+        let h1 = match self.inspect(source, module, artifact, &mut temporary).await {
+            Ok(h1) => h1,
+            Err(Stop::Source(failure)) => {
+                self.quarantine(temporary, module, artifact, &failure).await;
+                return Err(failure.into());
+            }
+            Err(stop) => return Err(stop),
+        };
+        let state = match self.compare(source, module, artifact, h1, record).await {
+            Ok(state) => state,
+            Err(Stop::Source(failure)) => {
+                error!(module.path = %module.path(), module.version = %module.version(),
+                    upstream.host = %source, %failure, "SECURITY: checksum mismatch");
+                self.quarantine(temporary, module, artifact, &failure).await;
+                return Err(failure.into());
+            }
+            Err(stop) => return Err(stop),
+        };
+        let kept = ArtifactRecord {
+            size: downloaded.bytes,
+            sha256: downloaded.sha256,
+            h1,
+            state,
+            source: source.to_string(),
+            first_seen: jiff::Timestamp::now(),
+        };
+        match self.inner.store.commit(module, artifact, temporary, kept).await {
+            Ok(_) => Ok(()),
+            Err(stoa_store::Error::Conflict { had }) => {
+                let failure = Failure::new(
+                    ErrorClass::Mismatch,
+                    Stage::Local,
+                    source,
+                    format!(
+                        "sent {}, but what was first seen of it is {}",
+                        hash_text(h1, &downloaded.sha256),
+                        hash_text(had.h1, &had.sha256)
+                    ),
+                );
+                error!(module.path = %module.path(), module.version = %module.version(), %failure,
+                    "SECURITY: the content of a version has changed");
+                Err(failure.into())
+            }
+            Err(error) => Err(store_failed(error)),
+        }
+    }
+
+    /// The form of what arrived, and its `h1:` where it has one.
+    async fn inspect(
+        &self,
+        source: &Source,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        temporary: &mut Temporary,
+    ) -> Result<Option<H1>, Stop> {
+        let corrupt = |detail: String| {
+            Stop::Source(Failure::new(ErrorClass::Corrupt, Stage::Body, source, detail))
+        };
+        let internal = |detail: String| {
+            Stop::All(Error::new(
+                ErrorClass::Internal,
+                format!("{}: {detail}", asked_artifact(module, artifact)),
+            ))
+        };
+        let reader = temporary.reader().await;
+        let mut reader = reader.map_err(|error| internal(error.to_string()))?;
+        if artifact == Artifact::Zip {
+            let limits = ZipLimits::default();
+            let wanted = module.clone();
+            // A semaphore that is never closed gives a permit in the end; the work before it is bounded.
+            let permit = Arc::clone(&self.inner.verifying).acquire_owned().await;
+            let checked = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                check_zip(std::io::BufReader::with_capacity(READ_BUFFER, reader), &wanted, &limits)
+            });
+            return match checked.await {
+                Ok(Ok(checked)) => Ok(Some(checked.h1)),
+                Ok(Err(error)) => Err(corrupt(format!("not a module zip: {error}"))),
+                Err(_) => Err(internal("the inspection of the zip failed".to_owned())),
+            };
+        }
+        let mut text = Vec::new();
+        reader.read_to_end(&mut text).map_err(|error| internal(error.to_string()))?;
+        if artifact == Artifact::Mod {
+            if module_line(&text).is_none() {
+                return Err(corrupt("not a go.mod file: it has no module line".to_owned()));
+            }
+            return Ok(Some(H1::of_go_mod(&text)));
+        }
+        let info = Info::parse(&text).map_err(|error| corrupt(error.to_string()))?;
+        if info.version != *module.version() {
+            return Err(corrupt(format!(
+                "sent the information of {} instead of {}",
+                info.version,
+                module.version()
+            )));
+        }
+        Ok(None)
+    }
+
+    /// What the checksum database says of it. [`Stop::Source`] is a contradiction.
+    async fn compare(
+        &self,
+        source: &Source,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        h1: Option<H1>,
+        record: &mut Record,
+    ) -> Result<State, Stop> {
+        if let Record::Pending(pending) = record {
+            let hashes = match pending.await {
+                Ok(Ok(hashes)) => hashes,
+                Ok(Err(error)) => return Err(Stop::All((*error).clone())),
+                Err(_) => {
+                    return Err(Stop::All(
+                        (*Error::lost(&asked_artifact(module, artifact))).clone(),
+                    ));
+                }
+            };
+            *record = Record::Known(hashes);
+        }
+        match record {
+            Record::Exempt(pattern) => Ok(State::Exempt { pattern: pattern.clone() }),
+            Record::Uncovered | Record::Pending(_) => Ok(State::Uncovered),
+            Record::Known(hashes) => {
+                let name = self.inner.database.as_ref().map_or("", |database| database.name());
+                contradiction(name, artifact, h1, hashes).map_or_else(
+                    || Ok(State::Verified { database: name.to_owned() }),
+                    |detail| {
+                        Err(Stop::Source(Failure::new(
+                            ErrorClass::Mismatch,
+                            Stage::Body,
+                            source,
+                            detail,
+                        )))
+                    },
+                )
+            }
+        }
+    }
+
+    /// Stored when the checksum database was not asked about it, and covered now: it is looked up before it is handed
+    /// out again.
+    pub(crate) async fn verify_stored(
+        &self,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        record: &ArtifactRecord,
+        via: &str,
+    ) -> Result<(), Arc<Error>> {
+        let asked = asked_artifact(module, artifact);
+        if let Some(error) = self.inner.verdicts.recall(&asked) {
+            return Err(error);
+        }
+        let Some(database) = &self.inner.database else {
+            return Err(Arc::new(toolchain_without_database(module)));
+        };
+        let chain = self.inner.policy.chain(module.path());
+        let hashes = database.lookup(module, chain, via).await?.hashes;
+        if let Some(detail) = contradiction(database.name(), artifact, record.h1, &hashes) {
+            let error = Arc::new(
+                Error::new(
+                    ErrorClass::Mismatch,
+                    format!(
+                        "{asked}: refused, the stored content is not what was vouched for: {detail}"
+                    ),
+                )
+                .hint("it was stored while the checksum database was not asked about this module"),
+            );
+            error!(module.path = %module.path(), module.version = %module.version(), detail,
+                "SECURITY: stored content contradicts the checksum database");
+            self.inner.verdicts.remember(&asked, &error, MISMATCH_TTL);
+            return Err(error);
+        }
+        let state = State::Verified { database: database.name().to_owned() };
+        let restated = self.inner.store.restate(module, artifact, state).await;
+        restated.map(|_| ()).map_err(|error| Arc::new(Error::store(&asked, &error)))
+    }
+
+    /// A later offline client needs the small files too.
+    fn fetch_companions(&self, module: &ModuleVersion) {
+        for artifact in [Artifact::Info, Artifact::Mod] {
+            let (mirror, module) = (self.clone(), module.clone());
+            tokio::spawn(async move {
+                if let Err(error) = mirror.artifact(&module, artifact, "").await {
+                    info!(module.path = %module.path(), module.version = %module.version(), %error,
+                        "a companion of a stored zip could not be fetched");
+                }
+            });
+        }
+    }
+
+    async fn quarantine(
+        &self,
+        temporary: Temporary,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        failure: &Failure,
+    ) {
+        let note = QuarantineNote {
+            module: module.to_string(),
+            artifact,
+            reason: failure.detail.clone(),
+            source: failure.source.clone(),
+        };
+        if let Err(error) = self.inner.store.quarantine(temporary, note).await {
+            warn!(%error, "a rejected body cannot be kept in quarantine");
+        }
+    }
+
+    /// A list, `@latest` or `.info` of a query, from one source.
+    pub(crate) async fn get_small(
+        &self,
+        source: &Source,
+        path: &str,
+        has_alternative: bool,
+        max_bytes: u64,
+        via: &str,
+    ) -> Result<Bytes, Failure> {
+        let settings = &self.inner.settings;
+        let header = if has_alternative {
+            settings.list_timeout.min(settings.alternative_timeout)
+        } else {
+            settings.list_timeout
+        };
+        self.inner.client.get(source, path, &Bounds { header, max_bytes }, via).await
+    }
+}
+
+/// None if the record vouches for `h1`.
+fn contradiction(
+    database: &str,
+    artifact: Artifact,
+    h1: Option<H1>,
+    hashes: &RecordHashes,
+) -> Option<String> {
+    let recorded = match artifact {
+        Artifact::Info => return None,
+        Artifact::Mod => hashes.go_mod,
+        Artifact::Zip => hashes.zip,
+    };
+    if h1.is_some() && h1 == recorded {
+        return None;
+    }
+    let text = |h1: Option<H1>| h1.map_or_else(|| "nothing".to_owned(), |h1| h1.to_string());
+    Some(format!("checksum mismatch: sent {}, {database} has {}", text(h1), text(recorded)))
+}
+
+fn hash_text(h1: Option<H1>, sha256: &stoa_module::Sha256) -> String {
+    h1.map_or_else(|| format!("sha256:{sha256}"), |h1| h1.to_string())
+}
+
+fn toolchain_without_database(module: &ModuleVersion) -> Error {
+    debug_assert!(is_toolchain(module.path()));
+    Error::new(
+        ErrorClass::Denied,
+        format!("{module}: a toolchain is handed out only when a checksum database vouches for it"),
+    )
+    .hint("GOSUMDB is off on this server; set it to sum.golang.org to serve toolchains")
+}

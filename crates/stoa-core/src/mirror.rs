@@ -1,0 +1,433 @@
+//! The front door: what a parsed request is answered with.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use stoa_module::{
+    Artifact, ErrorClass, Info, ModulePath, ModuleVersion, Query, Request, Sha256, Version,
+};
+use stoa_store::{AnswerKey, ArtifactRecord, State, Store};
+use stoa_sumdb::{Tile, TileLevel};
+use stoa_upstream::{Client, Source};
+use tokio::sync::Semaphore;
+
+use crate::absent::Verdicts;
+use crate::error::Error;
+use crate::flight::Flights;
+use crate::mutable::Kept;
+use crate::policy::{Policy, is_toolchain};
+use crate::sumdb::Database;
+
+/// Limits and lifetimes. All sizes in bytes.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Nothing leaves the machine.
+    pub offline: bool,
+    /// How long a list, `@latest` or branch answer counts as fresh.
+    pub list_ttl: Duration,
+    /// How long "not found" is remembered for names and queries.
+    pub negative_ttl: Duration,
+    /// The same for an exact version, which may just have been tagged.
+    pub negative_version_ttl: Duration,
+    pub negative_bytes: u64,
+    /// To the first byte of a list or `@latest`.
+    pub list_timeout: Duration,
+    /// To the first byte of `.info`, `.mod`, `.zip`.
+    pub file_timeout: Duration,
+    /// Either of these for a source that has another behind it over `|`.
+    pub alternative_timeout: Duration,
+    pub max_zip_bytes: u64,
+    pub max_mod_bytes: u64,
+    pub max_info_bytes: u64,
+    pub max_list_bytes: u64,
+    /// Fetches under way at once; hits never count.
+    pub max_concurrent: usize,
+    /// Zips inspected and hashed at once.
+    pub verify_concurrency: usize,
+}
+
+/// An answer with everything its headers need.
+#[derive(Debug)]
+pub struct Answer {
+    pub body: Body,
+    pub kind: Kind,
+    pub outcome: Outcome,
+    /// Where the bytes came from when they were fetched, without credentials.
+    pub source: String,
+    pub freshness: Freshness,
+    /// The digest of the body, where it is known without reading it.
+    pub digest: Option<Sha256>,
+    /// The name is not for shared caches.
+    pub private: bool,
+}
+
+#[derive(Debug)]
+pub enum Body {
+    Bytes(Bytes),
+    /// An open file of this many bytes, at its beginning.
+    File(std::fs::File, u64),
+}
+
+/// What kind of document the body is; decides its content type.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    List,
+    Info,
+    Mod,
+    Zip,
+    SumdbText,
+    SumdbTile,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    Hit,
+    Miss,
+    /// Kept from earlier, because no source answered in time.
+    Stale,
+}
+
+impl Outcome {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Freshness {
+    /// Never changes.
+    Immutable,
+    /// May be kept this long by whoever gets it.
+    For(Duration),
+}
+
+/// What a flight brings to everyone who waited for it.
+pub(crate) type Landed<T> = Result<T, Arc<Error>>;
+
+/// The caching mirror: cheap to clone, one per process.
+#[derive(Clone)]
+pub struct Mirror {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub settings: Settings,
+    pub policy: Policy,
+    pub store: Store,
+    pub client: Client,
+    /// None where `GOSUMDB=off`.
+    pub database: Option<Database>,
+    pub artifacts: Arc<Flights<(ModuleVersion, Artifact), Landed<String>>>,
+    pub answers: Arc<Flights<String, Landed<Arc<Kept>>>>,
+    pub verdicts: Verdicts,
+    pub fetching: Semaphore,
+    pub verifying: Arc<Semaphore>,
+}
+
+impl Mirror {
+    pub fn new(
+        settings: Settings,
+        policy: Policy,
+        store: Store,
+        client: Client,
+        database: Option<Database>,
+    ) -> Self {
+        let inner = Inner {
+            verdicts: Verdicts::new(settings.negative_bytes),
+            fetching: Semaphore::new(settings.max_concurrent),
+            verifying: Arc::new(Semaphore::new(settings.verify_concurrency)),
+            artifacts: Flights::new(),
+            answers: Flights::new(),
+            settings,
+            policy,
+            store,
+            client,
+            database,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    pub fn database(&self) -> Option<&Database> {
+        self.inner.database.as_ref()
+    }
+
+    pub fn is_private(&self, path: &ModulePath) -> bool {
+        self.inner.policy.is_private(path)
+    }
+
+    /// Answers a request. `via` is the request's own `Via` header, passed on so that a loop is noticed.
+    pub async fn answer(&self, request: &Request, via: &str) -> Result<Answer, Arc<Error>> {
+        match request {
+            Request::Artifact { module, artifact } => self.artifact(module, *artifact, via).await,
+            Request::List(path) => self.list(path, via).await,
+            Request::Latest(path) => self.latest(path, via).await,
+            Request::Query { path, query } => self.query(path, query, via).await,
+            Request::Sumdb { rest } => self.sumdb(rest, via).await,
+        }
+    }
+
+    /// One file of one version.
+    pub async fn artifact(
+        &self,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        via: &str,
+    ) -> Result<Answer, Arc<Error>> {
+        if let Some(answer) = self.stored(module, artifact, Outcome::Hit, via).await? {
+            return Ok(answer);
+        }
+        let asked = asked_artifact(module, artifact);
+        refuse_impossible(module.path(), &asked)?;
+        if self.inner.settings.offline {
+            return self.offline_artifact(module, artifact, &asked).await;
+        }
+        if let Some(error) = self.inner.verdicts.recall(&asked) {
+            return Err(error);
+        }
+        let work = {
+            let (mirror, module, via) = (self.clone(), module.clone(), via.to_owned());
+            move || async move { mirror.fetch(&module, artifact, &via).await }
+        };
+        let key = (module.clone(), artifact);
+        let landed = self.inner.artifacts.join(key, work).await;
+        landed.map_err(|_| Error::lost(&asked))??;
+        let stored = self.stored(module, artifact, Outcome::Miss, via).await?;
+        stored.ok_or_else(|| {
+            Arc::new(Error::new(
+                ErrorClass::Internal,
+                format!("{asked}: it was stored and is gone again"),
+            ))
+        })
+    }
+
+    /// From the store alone: no database, no network, no lock that a miss holds.
+    async fn stored(
+        &self,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        outcome: Outcome,
+        via: &str,
+    ) -> Result<Option<Answer>, Arc<Error>> {
+        let asked = || asked_artifact(module, artifact);
+        let found = self.inner.store.open_artifact(module, artifact).await;
+        let found = found.map_err(|error| Arc::new(Error::store(&asked(), &error)))?;
+        let Some(stored) = found else { return Ok(None) };
+        if !self.may_hand_out(module, &stored.record) {
+            self.verify_stored(module, artifact, &stored.record, via).await?;
+        }
+        let (kind, body) = match artifact {
+            Artifact::Info => (Kind::Info, self.read_small(stored.file, &asked()).await?),
+            Artifact::Mod => (Kind::Mod, self.read_small(stored.file, &asked()).await?),
+            Artifact::Zip => (Kind::Zip, Body::File(stored.file, stored.record.size)),
+        };
+        Ok(Some(Answer {
+            body,
+            kind,
+            outcome,
+            source: stored.record.source.clone(),
+            freshness: Freshness::Immutable,
+            digest: Some(stored.record.sha256),
+            private: self.is_private(module.path()),
+        }))
+    }
+
+    /// Whether the state in the sidecar is enough under today's settings: what was exempt when it was fetched may be
+    /// covered by the checksum database now.
+    fn may_hand_out(&self, module: &ModuleVersion, record: &ArtifactRecord) -> bool {
+        match &record.state {
+            State::Verified { .. } | State::Uncovered => true,
+            State::Exempt { .. } => self.exemption(module.path()).is_some(),
+            State::Unverified => false,
+        }
+    }
+
+    /// Why the checksum database is not asked about this module; none if it must be.
+    pub(crate) fn exemption(&self, path: &ModulePath) -> Option<String> {
+        if let Some(pattern) = self.inner.policy.exempting_pattern(path) {
+            return Some(pattern.to_owned());
+        }
+        (self.inner.database.is_none() && !is_toolchain(path)).then(|| "GOSUMDB=off".to_owned())
+    }
+
+    async fn read_small(&self, file: std::fs::File, asked: &str) -> Result<Body, Arc<Error>> {
+        use std::io::Read as _;
+
+        let read = tokio::task::spawn_blocking(move || {
+            let mut bytes = Vec::new();
+            let mut file = file;
+            file.read_to_end(&mut bytes).map(|_| Bytes::from(bytes))
+        });
+        match read.await {
+            Ok(Ok(bytes)) => Ok(Body::Bytes(bytes)),
+            Ok(Err(error)) => Err(Arc::new(Error::new(
+                ErrorClass::Internal,
+                format!("{asked}: the stored file cannot be read: {error}"),
+            ))),
+            Err(_) => Err(Error::lost(asked)),
+        }
+    }
+
+    async fn offline_artifact(
+        &self,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        asked: &str,
+    ) -> Result<Answer, Arc<Error>> {
+        if artifact == Artifact::Info {
+            // A build with a full go.sum asks for no .info, so a store that such builds filled has none; the
+            // version itself says what a client needs of it.
+            let stored = self.inner.store.open_artifact(module, Artifact::Mod).await;
+            if matches!(stored, Ok(Some(_))) {
+                return Ok(self.made_info(module));
+            }
+        }
+        Err(Arc::new(Error::offline(asked)))
+    }
+
+    pub(crate) fn made_info(&self, module: &ModuleVersion) -> Answer {
+        Answer {
+            body: Body::Bytes(Bytes::from(Info::made_from(module.version()))),
+            kind: Kind::Info,
+            outcome: Outcome::Hit,
+            source: "made from the version".to_owned(),
+            freshness: Freshness::For(Duration::ZERO),
+            digest: None,
+            private: self.is_private(module.path()),
+        }
+    }
+
+    async fn sumdb(&self, rest: &str, via: &str) -> Result<Answer, Arc<Error>> {
+        let refuse = |class, text: String| Arc::new(Error::new(class, text));
+        let Some(database) = &self.inner.database else {
+            return Err(refuse(
+                ErrorClass::NotFound,
+                "this server uses no checksum database (GOSUMDB=off)".to_owned(),
+            ));
+        };
+        let name = database.name();
+        let Some(file) = rest.strip_prefix(name).and_then(|rest| rest.strip_prefix('/')) else {
+            return Err(refuse(
+                ErrorClass::NotFound,
+                format!("sumdb/{rest}: the checksum database of this server is {name}"),
+            ));
+        };
+        let default = &self.inner.policy.default;
+        let (body, kind, freshness, hit, private) = if file == "supported" {
+            // From configuration alone: a client that gets an error here verifies nothing any more.
+            (Bytes::new(), Kind::SumdbText, Freshness::For(Duration::from_mins(1)), true, false)
+        } else if file == "latest" {
+            let (note, fresh) = database.latest(default, via).await?;
+            let keep = Duration::from_secs(if fresh { 60 } else { 0 });
+            (note, Kind::SumdbText, Freshness::For(keep), fresh, false)
+        } else if let Some(text) = file.strip_prefix("lookup/") {
+            let module = parse_lookup(text).ok_or_else(|| {
+                refuse(
+                    ErrorClass::Invalid,
+                    format!("sumdb/{rest}: {text} is not a module and a version"),
+                )
+            })?;
+            if let Some(pattern) = self.inner.policy.exempting_pattern(module.path()) {
+                return Err(Arc::new(
+                    Error::new(
+                        ErrorClass::Denied,
+                        format!("{module}: this server keeps the name from the checksum database (GONOSUMDB={pattern})"),
+                    )
+                    .hint(format!("on the client: go env -w GONOSUMDB={pattern}")),
+                ));
+            }
+            let chain = self.inner.policy.chain(module.path());
+            let found = database.lookup(&module, chain, via).await?;
+            let private = self.is_private(module.path());
+            (found.body, Kind::SumdbText, Freshness::Immutable, found.stored, private)
+        } else if file.starts_with("tile/") {
+            let tile = Tile::parse(file).map_err(|error| {
+                refuse(ErrorClass::Invalid, format!("sumdb/{rest}: not a tile: {error}"))
+            })?;
+            let kind =
+                if tile.level == TileLevel::Data { Kind::SumdbText } else { Kind::SumdbTile };
+            let (body, stored) = database.tile(tile, default, via).await?;
+            (body, kind, Freshness::Immutable, stored, false)
+        } else {
+            return Err(refuse(
+                ErrorClass::NotFound,
+                format!("sumdb/{rest}: no such file of a checksum database"),
+            ));
+        };
+        Ok(Answer {
+            body: Body::Bytes(body),
+            kind,
+            outcome: if hit { Outcome::Hit } else { Outcome::Miss },
+            source: name.to_owned(),
+            freshness,
+            digest: None,
+            private,
+        })
+    }
+
+    /// The versions of a module that this store can serve on its own: those with a `.zip` if there are any (a client
+    /// that picks the newest of a list needs its source), else those with a `.mod`.
+    pub(crate) async fn servable(&self, path: &ModulePath) -> Result<Vec<Version>, Arc<Error>> {
+        let stored = self.inner.store.stored_versions(path).await;
+        let stored = stored.map_err(|error| Arc::new(Error::store(path.as_str(), &error)))?;
+        let has = |artifacts: &'static [Artifact]| -> Vec<Version> {
+            let with = stored.iter().filter(|one| artifacts.iter().all(|&a| one.has(a)));
+            with.map(|one| one.version.clone()).collect()
+        };
+        let complete = has(&[Artifact::Mod, Artifact::Zip]);
+        Ok(if complete.is_empty() { has(&[Artifact::Mod]) } else { complete })
+    }
+
+    /// A private name must not follow a redirect to a host that was not named for it.
+    pub(crate) fn source_for(&self, path: &ModulePath, source: &Source) -> Source {
+        if self.is_private(path) { source.clone().confined() } else { source.clone() }
+    }
+}
+
+impl fmt::Debug for Mirror {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mirror").finish_non_exhaustive()
+    }
+}
+
+/// Names that can be no module are answered without asking anybody.
+pub(crate) fn refuse_impossible(path: &ModulePath, asked: &str) -> Result<(), Arc<Error>> {
+    path.impossible().map_or(Ok(()), |reason| {
+        Err(Arc::new(Error::new(ErrorClass::NotFound, format!("{asked}: not found: {reason}"))))
+    })
+}
+
+/// How an artifact is named in texts for people.
+pub(crate) fn asked_artifact(module: &ModuleVersion, artifact: Artifact) -> String {
+    format!("{module} .{}", artifact.extension())
+}
+
+/// How a list, `@latest` or query is named in texts for people.
+pub(crate) fn asked_answer(key: &AnswerKey) -> String {
+    match key {
+        AnswerKey::List(path) => format!("{path} (list of versions)"),
+        AnswerKey::Latest(path) => format!("{path}@latest"),
+        AnswerKey::Query(path, query) => format!("{path}@{query}"),
+    }
+}
+
+/// `escaped/path@escaped-version`, as `/lookup/` has it.
+fn parse_lookup(text: &str) -> Option<ModuleVersion> {
+    let (path, version) = text.split_once('@')?;
+    let path = ModulePath::parse_escaped(path).ok()?;
+    let version = Version::parse_escaped(version).ok()?;
+    ModuleVersion::new(path, version).ok()
+}
+
+pub(crate) fn query_key(path: &ModulePath, query: &Query) -> AnswerKey {
+    AnswerKey::Query(path.clone(), query.clone())
+}

@@ -1,0 +1,811 @@
+//! The checksum database as this server uses it, and as it passes it on to clients.
+//!
+//! The mathematics is `stoa-sumdb`'s; here is the road to the data and what is kept of it. A database is read through
+//! the proxies of a module's own chain that say `/sumdb/NAME/supported`, else directly; through its explicit URL alone
+//! when `GOSUMDB` gives one. What arrives authenticates itself, so any road will do, and a road that failed is simply
+//! tried again later. A *fork* (two signed trees of which neither continues the other) is never tried again within a
+//! request: asking until somebody gives a pleasing answer is what the attacker hopes for.
+//!
+//! # What is on disk
+//!
+//! Under `cache/download/sumdb/NAME/`, at the go command's own paths: `latest` (the newest tree head proven so far),
+//! `lookup/M@V` (a record whose inclusion is proven), `tile/8/…` (authenticated tiles). A lookup is written after the
+//! tiles that prove it, so that whatever is there can be proven offline:
+//!
+//! * each lookup's tree head is proven to be a prefix of ours (or ours of it, and then it becomes ours), which reads
+//!   every tile on its right edge; the partial ones are also written at the widths of *that* tree, because a client
+//!   without a network asks for exactly these;
+//! * when our head advances, the same proof reads again, wider, every tile that was partial in the old tree. So for
+//!   every record once proven all its tiles in the newest tree are here, and narrower ones follow from wider ones.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use stoa_module::{ErrorClass, ModuleVersion};
+use stoa_store::Store;
+use stoa_sumdb::{
+    Lookup, Plan, Proven, RecordHashes, SignedTreeHead, Tile, TileLevel, VerifierKey, lookup_path,
+    right_edge,
+};
+use stoa_upstream::{Bounds, Chain, Client, Failure, Source, Stage};
+use tracing::{debug, error, warn};
+use url::Url;
+
+use crate::error::Error;
+use crate::flight::Flights;
+
+/// How long the newest tree head counts as new.
+const LATEST_TTL: Duration = Duration::from_mins(1);
+/// How long a proxy's word about `/supported` is believed.
+const SUPPORTED_TTL: Duration = Duration::from_mins(10);
+const UNSUPPORTED_TTL: Duration = Duration::from_mins(1);
+/// A tile has 8 KiB, a lookup and a tree head some hundred bytes.
+const MAX_BYTES: u64 = 1 << 20;
+/// Tiles asked for at once; a cold proof needs about eight.
+const TILES_AT_ONCE: usize = 16;
+/// A tree that grows under a proof makes it begin again; more often than this is not growth.
+const MAX_RACES: usize = 16;
+
+#[derive(Clone, Debug)]
+pub struct DatabaseSettings {
+    pub key: VerifierKey,
+    /// The URL given in `GOSUMDB`; it bypasses proxies.
+    pub url: Option<Url>,
+    /// Bound on one lookup, all roads together.
+    pub timeout: Duration,
+    /// Bound on a road that has another behind it.
+    pub alternative_timeout: Duration,
+    /// Answer from the disk alone.
+    pub offline: bool,
+}
+
+/// A checksum database: cheap to clone.
+#[derive(Clone)]
+pub struct Database {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: DatabaseSettings,
+    store: Store,
+    client: Client,
+    direct: Source,
+    /// The newest tree head that everything seen so far is consistent with.
+    head: Mutex<Option<SignedTreeHead>>,
+    /// Held while the head on disk is replaced.
+    advancing: tokio::sync::Mutex<()>,
+    latest_seen: Mutex<Option<Instant>>,
+    supported: Mutex<HashMap<String, (bool, Instant)>>,
+    lookups: Arc<Flights<ModuleVersion, Result<LookedUp, Arc<Error>>>>,
+    latest: Arc<Flights<(), Result<(), Arc<Error>>>>,
+    tiles: Arc<Flights<Tile, Result<Bytes, Arc<Error>>>>,
+    security_errors: AtomicU64,
+}
+
+/// A proven record.
+#[derive(Clone, Debug)]
+pub(crate) struct LookedUp {
+    /// As the database sent it.
+    pub body: Bytes,
+    pub hashes: RecordHashes,
+    pub stored: bool,
+}
+
+/// One way to read the database.
+#[derive(Clone)]
+struct Road {
+    source: Source,
+    /// What comes before the path: `sumdb/NAME/` through a proxy, nothing directly.
+    prefix: String,
+}
+
+enum Refusal {
+    /// This road failed; another may do.
+    Failed(Failure),
+    /// The database contradicts itself: no other road is asked.
+    Security(Error),
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl Database {
+    /// Reads the newest tree head from the store.
+    pub async fn open(
+        settings: DatabaseSettings,
+        store: Store,
+        client: Client,
+    ) -> Result<Self, Error> {
+        let name = settings.key.name().to_owned();
+        let direct = match &settings.url {
+            Some(url) => url.clone(),
+            None => Url::parse(&format!("https://{name}")).map_err(|error| {
+                Error::new(ErrorClass::Invalid, format!("checksum database {name}: {error}"))
+            })?,
+        };
+        let direct = Source::from_url(&direct).map_err(|error| {
+            Error::new(ErrorClass::Invalid, format!("checksum database {name}: {error}"))
+        })?;
+        let failed = |error: stoa_store::Error| Error::store(&format!("sumdb/{name}"), &error);
+        let head = match store.sumdb_read(&name, "latest").await.map_err(failed)? {
+            None => None,
+            Some(note) => match SignedTreeHead::open(&note, &settings.key) {
+                Ok(head) => Some(head),
+                Err(error) => {
+                    warn!(sumdb = name, %error, "the stored tree head is damaged and is learnt anew");
+                    None
+                }
+            },
+        };
+        // A client with GOPROXY=file://…/cache/download asks for this file, and would dial the database without it.
+        if store.sumdb_read(&name, "supported").await.map_err(failed)?.is_none()
+            && let Err(error) = store.sumdb_write(&name, "supported", Bytes::new()).await
+        {
+            warn!(sumdb = name, %error, "cannot write the database's `supported` file");
+        }
+        Ok(Self {
+            inner: Arc::new(Inner {
+                settings,
+                store,
+                client,
+                direct,
+                head: Mutex::new(head),
+                advancing: tokio::sync::Mutex::new(()),
+                latest_seen: Mutex::new(None),
+                supported: Mutex::new(HashMap::new()),
+                lookups: Flights::new(),
+                latest: Flights::new(),
+                tiles: Flights::new(),
+                security_errors: AtomicU64::new(0),
+            }),
+        })
+    }
+
+    pub fn name(&self) -> &str {
+        self.inner.settings.key.name()
+    }
+
+    /// Forks seen since the start.
+    pub fn security_errors(&self) -> u64 {
+        self.inner.security_errors.load(Ordering::Relaxed)
+    }
+
+    /// The record of `module`, proven to be in the tree.
+    pub(crate) async fn lookup(
+        &self,
+        module: &ModuleVersion,
+        chain: &Chain,
+        via: &str,
+    ) -> Result<LookedUp, Arc<Error>> {
+        if let Some(stored) = self.stored_lookup(module).await? {
+            return Ok(stored);
+        }
+        let asked = format!("checksum database record of {module}");
+        if self.inner.settings.offline {
+            return Err(Arc::new(Error::offline(&asked)));
+        }
+        let work = {
+            let (database, module, chain, via) =
+                (self.clone(), module.clone(), chain.clone(), via.to_owned());
+            move || async move { database.remote_lookup(&module, &chain, &via).await.map_err(Arc::new) }
+        };
+        let landed = self.inner.lookups.join(module.clone(), work).await;
+        landed.unwrap_or_else(|_| Err(Error::lost(&asked)))
+    }
+
+    /// The newest signed tree head, and whether it is known to be less than a minute old.
+    pub(crate) async fn latest(
+        &self,
+        chain: &Chain,
+        via: &str,
+    ) -> Result<(Bytes, bool), Arc<Error>> {
+        let fresh = {
+            let seen = self.inner.latest_seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.is_some_and(|seen| seen.elapsed() < LATEST_TTL)
+        };
+        let refreshed = if fresh {
+            Ok(())
+        } else if self.inner.settings.offline {
+            Err(Arc::new(Error::offline(&format!("sumdb/{}/latest", self.name()))))
+        } else {
+            self.refresh_latest(chain, via).await
+        };
+        match (refreshed, self.head()) {
+            (Ok(()), Some(head)) => Ok((head.note, true)),
+            (Err(error), Some(head)) if error.class != ErrorClass::Mismatch => {
+                debug!(%error, "the stored tree head is answered");
+                Ok((head.note, false))
+            }
+            (Err(error), _) => Err(error),
+            (Ok(()), None) => Err(Error::lost(&format!("sumdb/{}/latest", self.name()))),
+        }
+    }
+
+    /// A tile, from the disk (also cut from a wider one) or authenticated against the newest tree.
+    pub(crate) async fn tile(
+        &self,
+        tile: Tile,
+        chain: &Chain,
+        via: &str,
+    ) -> Result<(Bytes, bool), Arc<Error>> {
+        if let Some(body) = self.stored_tile(tile).await? {
+            return Ok((body, true));
+        }
+        let asked = format!("sumdb/{}/{}", self.name(), tile.path());
+        if self.inner.settings.offline {
+            return Err(Arc::new(Error::offline(&asked).hint(format!(
+                "the checksum database's tree that this client knows is not the one stored here; remove its \
+                 pkg/sumdb/{} directory under GOPATH, or ask again while the server is online",
+                self.name()
+            ))));
+        }
+        let work = {
+            let (database, chain, via, asked) =
+                (self.clone(), chain.clone(), via.to_owned(), asked.clone());
+            move || async move { database.remote_tile(tile, &asked, &chain, &via).await }
+        };
+        let landed = self.inner.tiles.join(tile, work).await;
+        landed.unwrap_or_else(|_| Err(Error::lost(&asked))).map(|body| (body, false))
+    }
+
+    fn head(&self) -> Option<SignedTreeHead> {
+        self.inner.head.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn stored_lookup(&self, module: &ModuleVersion) -> Result<Option<LookedUp>, Arc<Error>> {
+        let file = lookup_path(module);
+        let failed = |error: stoa_store::Error| Arc::new(Error::store(&file, &error));
+        let Some(body) = self.inner.store.sumdb_read(self.name(), &file).await.map_err(failed)?
+        else {
+            return Ok(None);
+        };
+        match self.proven_from_disk(module, &body).await {
+            Ok(hashes) => Ok(Some(LookedUp { body, hashes, stored: true })),
+            Err(error) => {
+                warn!(module = %module, %error, "a stored checksum record is damaged and is fetched anew");
+                Ok(None)
+            }
+        }
+    }
+
+    /// The signature covers the tree and not the record: also a record of our own disk counts only when the tiles
+    /// beside it prove it.
+    async fn proven_from_disk(
+        &self,
+        module: &ModuleVersion,
+        body: &Bytes,
+    ) -> Result<RecordHashes, stoa_sumdb::Error> {
+        let lookup = Lookup::open(body, &self.inner.settings.key)?;
+        let hashes = lookup.hashes(module)?;
+        let plan = Plan::new(lookup.signed.head).record(lookup.id)?;
+        let proven = plan.authenticate(self.stored_tiles(&plan.tiles()).await)?;
+        if proven.record_hash(lookup.id) == Some(lookup.record_hash()) {
+            Ok(hashes)
+        } else {
+            Err(stoa_sumdb::Error::MalformedLookup("its record is not the one in the tree"))
+        }
+    }
+
+    async fn remote_lookup(
+        &self,
+        module: &ModuleVersion,
+        chain: &Chain,
+        via: &str,
+    ) -> Result<LookedUp, Error> {
+        let file = lookup_path(module);
+        let mut roads = Roads::new(self, chain, via);
+        let mut failures = Vec::new();
+        while let Some(road) = roads.next(&mut failures).await {
+            match self.lookup_through(&road, &mut roads, module, &file).await {
+                Ok(found) => return Ok(found),
+                Err(Refusal::Security(error)) => return Err(error),
+                Err(Refusal::Failed(failure)) => {
+                    // A proxy that passes the database on speaks for it: it has no record.
+                    let absent = failure.class == ErrorClass::NotFound;
+                    failures.push(failure);
+                    if absent {
+                        break;
+                    }
+                }
+            }
+        }
+        let name = self.name();
+        let class = match failures.last() {
+            Some(last) if last.class == ErrorClass::NotFound => ErrorClass::NotFound,
+            _ => stoa_upstream::deciding(&failures)
+                .map_or(ErrorClass::Unavailable, |failure| failure.class),
+        };
+        Err(match class {
+            ErrorClass::NotFound => Error::new(
+                class,
+                format!("{module}: the checksum database {name} has no record of it, so it is not handed out"),
+            )
+            .hint("if the module is private, name it in GOPRIVATE (on this server and in the client)"),
+            // A denial of the database's road says nothing about the module.
+            ErrorClass::Denied | ErrorClass::Unavailable => Error::new(
+                ErrorClass::Unavailable,
+                format!("{module}: the checksum database {name} cannot be reached, so it is not handed out"),
+            )
+            .hint("set GOSUMDB to a URL that can be reached from the server, as in `sum.golang.org https://sum.golang.google.cn`"),
+            ErrorClass::Timeout => Error::new(
+                class,
+                format!("{module}: the checksum database {name} did not answer in time, so it is not handed out"),
+            ),
+            class => Error::new(
+                class,
+                format!("{module}: what arrived from the checksum database {name} does not prove anything"),
+            ),
+        }
+        .because(failures))
+    }
+
+    async fn lookup_through(
+        &self,
+        road: &Road,
+        roads: &mut Roads<'_>,
+        module: &ModuleVersion,
+        file: &str,
+    ) -> Result<LookedUp, Refusal> {
+        let body = self.get(road, file, roads.bound(), roads.via).await?;
+        let corrupt = |error: stoa_sumdb::Error| road.failure(error.class(), error.to_string());
+        let lookup = Lookup::open(&body, &self.inner.settings.key).map_err(corrupt)?;
+        let hashes = lookup.hashes(module).map_err(corrupt)?;
+        self.prove(road, roads, &lookup.signed, Some(&lookup)).await?;
+        // After its proof: whoever finds the lookup finds the tiles.
+        self.keep(file, body.clone()).await;
+        Ok(LookedUp { body, hashes, stored: false })
+    }
+
+    /// Proves that `signed` and our newest tree are one history, that `record` is in it, and makes the larger of the
+    /// two our newest.
+    async fn prove(
+        &self,
+        road: &Road,
+        roads: &Roads<'_>,
+        signed: &SignedTreeHead,
+        record: Option<&Lookup>,
+    ) -> Result<(), Refusal> {
+        let corrupt = |error: stoa_sumdb::Error| road.failure(error.class(), error.to_string());
+        for _ in 0..MAX_RACES {
+            let known = self.head();
+            let (newer, older) = match &known {
+                Some(known) if known.head.size >= signed.head.size => (known, Some(signed)),
+                Some(known) => (signed, Some(known)),
+                None => (signed, None),
+            };
+            let older = older.filter(|older| older.head.size > 0);
+            let mut plan = Plan::new(newer.head);
+            if let Some(older) = older
+                && older.head.size < newer.head.size
+            {
+                plan = plan.tree(older.head.size).map_err(corrupt)?;
+            }
+            if let Some(record) = record {
+                plan = plan.record(record.id).map_err(corrupt)?;
+            }
+            let proven = self.authenticated(road, roads, &plan).await?;
+            if let Some(older) = older {
+                let hash = if older.head.size == newer.head.size {
+                    Some(newer.head.hash)
+                } else {
+                    proven.tree_hash(older.head.size)
+                };
+                if hash != Some(older.head.hash) {
+                    return Err(Refusal::Security(self.fork(road, older, newer)));
+                }
+            }
+            if let Some(record) = record
+                && proven.record_hash(record.id) != Some(record.record_hash())
+            {
+                return Err(Refusal::Failed(road.failure(
+                    ErrorClass::Corrupt,
+                    format!("record {} is not the one in the tree", record.id),
+                )));
+            }
+            self.keep_edge(signed, newer, &proven).await;
+            if known.as_ref().is_some_and(|known| known.head.size >= signed.head.size)
+                || self.advance(known.as_ref(), signed).await
+            {
+                return Ok(());
+            }
+            // Somebody else's head became the newest meanwhile: prove against that one.
+        }
+        Err(Refusal::Failed(road.failure(
+            ErrorClass::Unavailable,
+            "the tree head changed too often during one proof".to_owned(),
+        )))
+    }
+
+    /// Compare-and-swap of the newest tree head, in memory and on disk.
+    async fn advance(&self, known: Option<&SignedTreeHead>, signed: &SignedTreeHead) -> bool {
+        let _alone = self.inner.advancing.lock().await;
+        if self.head().as_ref().map(|head| head.head) != known.map(|head| head.head) {
+            return false;
+        }
+        self.keep("latest", signed.note.clone()).await;
+        *self.inner.head.lock().unwrap_or_else(PoisonError::into_inner) = Some(signed.clone());
+        true
+    }
+
+    fn fork(&self, road: &Road, older: &SignedTreeHead, newer: &SignedTreeHead) -> Error {
+        self.inner.security_errors.fetch_add(1, Ordering::Relaxed);
+        let name = self.name();
+        // Both signed notes are the evidence: together they prove what the database's operator did.
+        error!(
+            sumdb = name,
+            source = %road.source,
+            older = %String::from_utf8_lossy(&older.note),
+            newer = %String::from_utf8_lossy(&newer.note),
+            "SECURITY: the checksum database has signed two trees that contradict each other"
+        );
+        Error::new(
+            ErrorClass::Mismatch,
+            format!(
+                "SECURITY ERROR: the checksum database {name} contradicts itself: its tree of {} records is not the \
+                 beginning of its tree of {} records",
+                older.head.size, newer.head.size
+            ),
+        )
+        .hint("nothing is handed out on this evidence; the server's log holds both signed tree heads")
+        .because(vec![road.failure(ErrorClass::Mismatch, "forked tree".to_owned())])
+    }
+
+    /// Reads the plan's tiles, authenticates them, and keeps those that came from afar.
+    async fn authenticated(
+        &self,
+        road: &Road,
+        roads: &Roads<'_>,
+        plan: &Plan,
+    ) -> Result<Proven, Refusal> {
+        let tiles = plan.tiles();
+        let mut data = self.stored_tiles(&tiles).await;
+        let from_disk = data.len();
+        let missing: Vec<_> =
+            tiles.iter().copied().filter(|tile| !data.contains_key(tile)).collect();
+        data.extend(self.fetch_tiles(road, roads, &missing).await?);
+        let (proven, fetched) = match plan.authenticate(data) {
+            Ok(proven) => (proven, missing),
+            Err(error) if from_disk > 0 => {
+                warn!(sumdb = self.name(), %error, "a stored tile does not fit; all are fetched anew");
+                let data = self.fetch_tiles(road, roads, &tiles).await?;
+                let proven = plan
+                    .authenticate(data)
+                    .map_err(|error| road.failure(error.class(), error.to_string()))?;
+                (proven, tiles)
+            }
+            Err(error) => return Err(road.failure(error.class(), error.to_string()).into()),
+        };
+        futures_util::stream::iter(fetched)
+            .for_each_concurrent(TILES_AT_ONCE, |tile| {
+                let body = proven.tile(&tile).cloned();
+                async move {
+                    if let Some(body) = body {
+                        self.keep(&tile.path(), body).await;
+                    }
+                }
+            })
+            .await;
+        Ok(proven)
+    }
+
+    async fn fetch_tiles(
+        &self,
+        road: &Road,
+        roads: &Roads<'_>,
+        tiles: &[Tile],
+    ) -> Result<HashMap<Tile, Bytes>, Failure> {
+        futures_util::stream::iter(tiles.iter().copied())
+            .map(|tile| async move {
+                let body = self.fetch_tile(road, roads, tile).await?;
+                Ok((tile, body))
+            })
+            .buffer_unordered(TILES_AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    async fn fetch_tile(
+        &self,
+        road: &Road,
+        roads: &Roads<'_>,
+        tile: Tile,
+    ) -> Result<Bytes, Failure> {
+        let bound = roads.bound();
+        match self.get(road, &tile.path(), bound, roads.via).await {
+            // A database may drop a partial tile once the full one exists.
+            Err(failure)
+                if failure.class == ErrorClass::NotFound
+                    && !tile.is_full()
+                    && tile.level != TileLevel::Data =>
+            {
+                let full = self.get(road, &tile.full().path(), bound, roads.via).await?;
+                cut(&full, tile).ok_or_else(|| {
+                    road.failure(
+                        ErrorClass::Corrupt,
+                        format!("{} is too short", tile.full().path()),
+                    )
+                })
+            }
+            Err(mut failure) if failure.class == ErrorClass::NotFound => {
+                // Only the absence of a record may look like "no record".
+                failure.class = ErrorClass::Corrupt;
+                Err(failure)
+            }
+            other => other,
+        }
+    }
+
+    async fn stored_tiles(&self, tiles: &[Tile]) -> HashMap<Tile, Bytes> {
+        let mut data = HashMap::with_capacity(tiles.len());
+        for &tile in tiles {
+            if let Ok(Some(body)) = self.stored_tile(tile).await {
+                data.insert(tile, body);
+            }
+        }
+        data
+    }
+
+    /// From the disk: the very tile, or cut from a wider one.
+    async fn stored_tile(&self, tile: Tile) -> Result<Option<Bytes>, Arc<Error>> {
+        let path = tile.path();
+        let failed = |error: stoa_store::Error| Arc::new(Error::store(&path, &error));
+        let store = &self.inner.store;
+        // Of record data nobody knows the length; it was whole when it was written.
+        let fits = |body: &Bytes, tile: Tile| tile.bytes().is_none_or(|bytes| bytes == body.len());
+        if let Some(body) = store.sumdb_read(self.name(), &path).await.map_err(failed)?
+            && fits(&body, tile)
+        {
+            return Ok(Some(body));
+        }
+        if tile.is_full() || tile.level == TileLevel::Data {
+            return Ok(None);
+        }
+        let full = tile.full();
+        let widths = store.sumdb_partial_widths(self.name(), &full.path()).await.map_err(failed)?;
+        let wider = widths.into_iter().filter(|&width| width > tile.width).max();
+        for wider in [Some(full.width), wider].into_iter().flatten() {
+            let wider = Tile { width: wider, ..tile };
+            let body = store.sumdb_read(self.name(), &wider.path()).await.map_err(failed)?;
+            if let Some(body) = body.filter(|body| fits(body, wider)) {
+                return Ok(cut(&body, tile));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn refresh_latest(&self, chain: &Chain, via: &str) -> Result<(), Arc<Error>> {
+        let work = {
+            let (database, chain, via) = (self.clone(), chain.clone(), via.to_owned());
+            move || async move { database.remote_latest(&chain, &via).await.map_err(Arc::new) }
+        };
+        let landed = self.inner.latest.join((), work).await;
+        landed.unwrap_or_else(|_| Err(Error::lost(&format!("sumdb/{}/latest", self.name()))))
+    }
+
+    async fn remote_latest(&self, chain: &Chain, via: &str) -> Result<(), Error> {
+        let mut roads = Roads::new(self, chain, via);
+        let mut failures = Vec::new();
+        while let Some(road) = roads.next(&mut failures).await {
+            let outcome = async {
+                let note = self.get(&road, "latest", roads.bound(), via).await?;
+                let signed = SignedTreeHead::open(&note, &self.inner.settings.key)
+                    .map_err(|error| road.failure(error.class(), error.to_string()))?;
+                self.prove(&road, &roads, &signed, None).await
+            };
+            match outcome.await {
+                Ok(()) => {
+                    let mut seen =
+                        self.inner.latest_seen.lock().unwrap_or_else(PoisonError::into_inner);
+                    *seen = Some(Instant::now());
+                    return Ok(());
+                }
+                Err(Refusal::Security(error)) => return Err(error),
+                Err(Refusal::Failed(failure)) => failures.push(failure),
+            }
+        }
+        Err(Error::exhausted(&format!("sumdb/{}/latest", self.name()), failures))
+    }
+
+    async fn remote_tile(
+        &self,
+        tile: Tile,
+        asked: &str,
+        chain: &Chain,
+        via: &str,
+    ) -> Result<Bytes, Arc<Error>> {
+        let known = |head: &SignedTreeHead| tile.exists_in(head.head.size);
+        if !self.head().as_ref().is_some_and(known) {
+            self.latest(chain, via).await?;
+        }
+        let mut roads = Roads::new(self, chain, via);
+        let mut failures = Vec::new();
+        while let Some(road) = roads.next(&mut failures).await {
+            match self.tile_through(&road, &roads, tile).await {
+                Ok(body) => return Ok(body),
+                Err(Refusal::Security(error)) => return Err(Arc::new(error)),
+                Err(Refusal::Failed(failure)) => failures.push(failure),
+            }
+        }
+        Err(Arc::new(Error::exhausted(asked, failures)))
+    }
+
+    async fn tile_through(
+        &self,
+        road: &Road,
+        roads: &Roads<'_>,
+        tile: Tile,
+    ) -> Result<Bytes, Refusal> {
+        let wanted = self.head().and_then(|head| {
+            // The widest there is answers every narrower request that will come.
+            let widest = match tile.level {
+                TileLevel::Data => Some(tile).filter(|tile| tile.exists_in(head.head.size)),
+                TileLevel::Hashes(_) => tile.widest_in(head.head.size),
+            };
+            Some((head.head, widest.filter(|widest| widest.width >= tile.width)?))
+        });
+        let Some((head, widest)) = wanted else {
+            // Beyond the tree we know: the client authenticates it, and nothing is kept.
+            let body = self.get(road, &tile.path(), roads.bound(), roads.via).await?;
+            return match tile.bytes() {
+                Some(bytes) if bytes != body.len() => Err(Refusal::Failed(road.failure(
+                    ErrorClass::Corrupt,
+                    format!("a tile of {} bytes instead of {bytes}", body.len()),
+                ))),
+                _ => Ok(body),
+            };
+        };
+        let plan = Plan::new(head)
+            .tile(widest)
+            .map_err(|error| road.failure(error.class(), error.to_string()))?;
+        let proven = self.authenticated(road, roads, &plan).await?;
+        proven.tile(&widest).and_then(|body| cut(body, tile)).ok_or_else(|| {
+            Refusal::Failed(road.failure(
+                ErrorClass::Internal,
+                format!("{} was planned and not proven", widest.path()),
+            ))
+        })
+    }
+
+    /// Writes the partial tiles of `signed`'s own tree, cut from those of the newer tree.
+    async fn keep_edge(&self, signed: &SignedTreeHead, newer: &SignedTreeHead, proven: &Proven) {
+        for tile in right_edge(signed.head.size) {
+            let Some(widest) = tile.widest_in(newer.head.size) else { continue };
+            if widest == tile {
+                continue;
+            }
+            if let Some(body) = proven.tile(&widest).and_then(|body| cut(body, tile)) {
+                self.keep(&tile.path(), body).await;
+            }
+        }
+    }
+
+    /// What cannot be kept is still good to use: a full disk must not make the database unreachable.
+    async fn keep(&self, file: &str, body: Bytes) {
+        if let Err(error) = self.inner.store.sumdb_write(self.name(), file, body).await {
+            warn!(sumdb = self.name(), file, %error, "cannot keep a checksum database file");
+        }
+    }
+
+    async fn get(
+        &self,
+        road: &Road,
+        path: &str,
+        header: Duration,
+        via: &str,
+    ) -> Result<Bytes, Failure> {
+        let path = format!("{}{path}", road.prefix);
+        let bounds = Bounds { header, max_bytes: MAX_BYTES };
+        self.inner.client.get(&road.source, &path, &bounds, via).await
+    }
+
+    /// Whether the proxy says that it passes this database on.
+    async fn is_supported(
+        &self,
+        source: &Source,
+        bound: Duration,
+        via: &str,
+    ) -> Result<bool, Failure> {
+        let key = source.to_string();
+        let remembered = {
+            let supported = self.inner.supported.lock().unwrap_or_else(PoisonError::into_inner);
+            supported.get(&key).copied()
+        };
+        if let Some((is, until)) = remembered
+            && until > Instant::now()
+        {
+            return Ok(is);
+        }
+        let path = format!("sumdb/{}/supported", self.name());
+        let bounds = Bounds { header: bound, max_bytes: MAX_BYTES };
+        let is = match self.inner.client.get(source, &path, &bounds, via).await {
+            Ok(_) => true,
+            Err(failure) if failure.class == ErrorClass::NotFound => false,
+            Err(failure) => return Err(failure),
+        };
+        let until = Instant::now() + if is { SUPPORTED_TTL } else { UNSUPPORTED_TTL };
+        let mut supported = self.inner.supported.lock().unwrap_or_else(PoisonError::into_inner);
+        supported.insert(key, (is, until));
+        Ok(is)
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("name", &self.name()).finish_non_exhaustive()
+    }
+}
+
+impl Road {
+    fn failure(&self, class: ErrorClass, detail: String) -> Failure {
+        Failure::new(class, Stage::Body, &self.source, detail)
+    }
+}
+
+/// The roads to a database, best first, found as they are needed, within one time budget.
+struct Roads<'a> {
+    database: &'a Database,
+    proxies: Vec<Source>,
+    next: usize,
+    deadline: Instant,
+    via: &'a str,
+}
+
+impl<'a> Roads<'a> {
+    fn new(database: &'a Database, chain: &Chain, via: &'a str) -> Self {
+        let settings = &database.inner.settings;
+        let proxies = if settings.url.is_some() {
+            Vec::new()
+        } else {
+            let sources = chain.entries.iter().map(|entry| &entry.source);
+            sources
+                .filter(|source| matches!(source, Source::Http(_) | Source::File(_)))
+                .cloned()
+                .collect()
+        };
+        let deadline = Instant::now() + settings.timeout;
+        Self { database, proxies, next: 0, deadline, via }
+    }
+
+    async fn next(&mut self, failures: &mut Vec<Failure>) -> Option<Road> {
+        while let Some(source) = self.proxies.get(self.next).cloned() {
+            self.next += 1;
+            match self.database.is_supported(&source, self.bound(), self.via).await {
+                Ok(true) => {
+                    let prefix = format!("sumdb/{}/", self.database.name());
+                    return Some(Road { source, prefix });
+                }
+                Ok(false) => {}
+                Err(failure) => failures.push(failure),
+            }
+        }
+        if self.next > self.proxies.len() {
+            return None;
+        }
+        self.next += 1;
+        Some(Road { source: self.database.inner.direct.clone(), prefix: String::new() })
+    }
+
+    /// What the present road may take to answer.
+    fn bound(&self) -> Duration {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if self.next > self.proxies.len() {
+            left
+        } else {
+            left.min(self.database.inner.settings.alternative_timeout)
+        }
+    }
+}
+
+/// The first `tile.width` hashes of a wider tile; record data as it is.
+fn cut(wider: &Bytes, tile: Tile) -> Option<Bytes> {
+    let Some(bytes) = tile.bytes() else { return Some(wider.clone()) };
+    (wider.len() >= bytes).then(|| wider.slice(..bytes))
+}
