@@ -1,6 +1,16 @@
 //! One test binary that drives the real server, and where it is installed the real `go` command. No test needs the
 //! internet: upstreams and checksum databases are `stoa-testkit`'s, on loopback.
 
+#![expect(unreachable_pub, reason = "`pub` says that other modules of this binary use it")]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![expect(clippy::print_stderr, reason = "a failed test shows the server's log")]
+
+mod arrows;
+mod faults;
 mod fixtures;
+mod go;
+mod offline;
+mod process;
 mod routes;
 mod stoa;
+mod sumdb;

@@ -1,1 +1,10 @@
-//! A caching GOPROXY server: the program.
+//! The program: command line, configuration, HTTP, listeners, signals, wiring.
+
+pub mod cli;
+pub mod command_socket;
+pub mod config;
+pub mod healthcheck;
+pub mod http;
+pub mod log;
+pub mod server;
+pub mod wiring;

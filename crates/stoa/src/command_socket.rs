@@ -1,0 +1,100 @@
+//! The command socket: how a second `stoa` on the same data directory speaks to the server that holds it.
+//!
+//! HTTP/1.1 over a unix socket in the data directory that only its owner may open. For now it answers one question,
+//! `GET /-/status`: who are you?
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::http::{App, pages};
+
+/// Who holds a data directory.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Status {
+    pub pid: u32,
+    pub version: String,
+    /// `host:port`.
+    pub listening_on: String,
+    pub started: jiff::Timestamp,
+    pub offline: bool,
+}
+
+/// What the socket answers.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/-/status", get(status))
+        .route("/healthz", get(pages::healthz))
+        .route("/readyz", get(pages::readyz))
+        .with_state(app)
+}
+
+async fn status(State(app): State<Arc<App>>) -> Json<Status> {
+    Json(Status {
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        listening_on: app.listening_on.clone(),
+        started: app.started,
+        offline: app.offline,
+    })
+}
+
+/// Binds the socket of a data directory whose lock we hold, so that whatever lies there is a leftover.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    match fs_err::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs_err::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// How long an answer may take: whoever asks is a person or a health check.
+const PATIENCE: Duration = Duration::from_secs(5);
+const MAX_ANSWER: u64 = 64 << 10;
+
+/// Asks the server behind the socket who it is.
+pub async fn ask_status(path: &Path) -> io::Result<Status> {
+    let (code, body) = get_over(path, "/-/status").await?;
+    if code != 200 {
+        return Err(io::Error::other(format!("the command socket answered {code}")));
+    }
+    serde_json::from_str(&body).map_err(io::Error::other)
+}
+
+/// One `GET` over the socket: status and body.
+pub async fn get_over(path: &Path, target: &str) -> io::Result<(u16, String)> {
+    let exchange = async {
+        let mut stream = UnixStream::connect(path).await?;
+        let request = format!("GET {target} HTTP/1.1\r\nhost: stoa\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        read_answer(stream).await
+    };
+    tokio::time::timeout(PATIENCE, exchange)
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer within 5 s"))?
+}
+
+/// Status and body of an answer that ends with its connection.
+pub(crate) async fn read_answer(
+    stream: impl tokio::io::AsyncRead + Unpin,
+) -> io::Result<(u16, String)> {
+    let mut answer = String::new();
+    stream.take(MAX_ANSWER).read_to_string(&mut answer).await?;
+    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "not an HTTP answer");
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(malformed)?;
+    let code =
+        head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).ok_or_else(malformed)?;
+    let code = code.parse().map_err(|_| malformed())?;
+    Ok((code, body.to_owned()))
+}

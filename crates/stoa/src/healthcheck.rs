@@ -1,0 +1,53 @@
+//! `stoa healthcheck`: is the server with these settings ready? For containers without curl.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+use crate::command_socket::{get_over, read_answer};
+use crate::config::{Config, ListenAddress};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Asks `/readyz`, over the command socket where there is one, else over the network.
+///
+/// # Errors
+/// One line: what was asked, and what is wrong.
+pub async fn healthcheck(config: &Config) -> Result<(), String> {
+    let socket = config.store.dir.join("stoa.sock");
+    let (asked, answer) = if socket.exists() {
+        (socket.display().to_string(), get_over(&socket, "/readyz").await)
+    } else {
+        let address = reachable(&config.server.listen);
+        (format!("http://{address}/readyz"), over_tcp(&address).await)
+    };
+    match answer {
+        Ok((200, _)) => Ok(()),
+        Ok((code, body)) => Err(format!("{asked}: not ready ({code}): {}", body.trim())),
+        Err(error) => Err(format!("{asked}: {error}")),
+    }
+}
+
+/// Where a server that listens on every address is found from its own machine.
+fn reachable(listen: &ListenAddress) -> String {
+    let host = match listen.host.as_str() {
+        "" | "0.0.0.0" | "::" => "127.0.0.1",
+        host => host,
+    };
+    ListenAddress { host: host.to_owned(), port: listen.port }.to_string()
+}
+
+async fn over_tcp(address: &str) -> io::Result<(u16, String)> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        let request =
+            format!("GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        read_answer(stream).await
+    };
+    tokio::time::timeout(PATIENCE, exchange)
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer within 5 s"))?
+}

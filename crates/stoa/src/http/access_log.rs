@@ -1,0 +1,192 @@
+//! Request ids, and one line in the log for each request once its body has been sent (or given up).
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use axum::body::{Body, Bytes};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::{HeaderValue, Request, StatusCode};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use stoa_module::Request as ModuleRequest;
+use tracing::{info, warn};
+
+use crate::http::REQUEST_ID;
+
+/// The id of a request, put among its extensions.
+#[derive(Clone, Debug)]
+struct Id(String);
+
+/// Longest id that is taken over from a client or a proxy before us.
+const MAX_ID: usize = 64;
+
+/// What a request was about.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub kind: &'static str,
+    pub path: String,
+    pub version: String,
+}
+
+/// How it was answered; put among the response's extensions by whoever answers.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    pub asked: Option<Asked>,
+    pub outcome: &'static str,
+    pub source: Option<String>,
+}
+
+impl Asked {
+    pub fn of(request: &ModuleRequest) -> Self {
+        let of = |kind, path: &dyn ToString, version: &dyn ToString| Self {
+            kind,
+            path: path.to_string(),
+            version: version.to_string(),
+        };
+        match request {
+            ModuleRequest::List(path) => of("list", path, &""),
+            ModuleRequest::Latest(path) => of("latest", path, &""),
+            ModuleRequest::Query { path, query } => of("query", path, query),
+            ModuleRequest::Artifact { module, artifact } => {
+                of(artifact.extension(), module.path(), module.version())
+            }
+            ModuleRequest::Sumdb { rest } => of("sumdb", rest, &""),
+        }
+    }
+}
+
+/// The id of this request; "-" for one that did not pass [`log`].
+pub fn request_id<B>(request: &Request<B>) -> String {
+    request.extensions().get::<Id>().map_or_else(|| "-".to_owned(), |id| id.0.clone())
+}
+
+/// The outermost layer: gives the request its id and logs the answer.
+pub async fn log(mut request: Request<Body>, next: Next) -> Response {
+    let started = Instant::now();
+    let id = given_id(&request).unwrap_or_else(new_id);
+    request.extensions_mut().insert(Id(id.clone()));
+    let line = Line {
+        id: id.clone(),
+        method: request.method().to_string(),
+        target: request.uri().path().to_owned(),
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        answered: None,
+        started,
+    };
+    let mut response = next.run(request).await;
+    if let Ok(id) = HeaderValue::try_from(id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    let line = Line {
+        status: response.status(),
+        answered: response.extensions_mut().remove::<Answered>(),
+        ..line
+    };
+    response.map(|body| Body::new(Logged { body, sent: 0, whole: false, line: Some(line) }))
+}
+
+/// A proxy's or a client's own id, if it is short and plain.
+fn given_id(request: &Request<Body>) -> Option<String> {
+    let id = request.headers().get(&REQUEST_ID)?.to_str().ok()?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    (!id.is_empty() && id.len() <= MAX_ID && id.bytes().all(plain)).then(|| id.to_owned())
+}
+
+/// Unique in this process and hard to mistake for one of another: its start and a count.
+fn new_id() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    static START: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    let start = START.get_or_init(|| jiff::Timestamp::now().as_microsecond().unsigned_abs());
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("{:08x}-{count:06x}", start & 0xffff_ffff)
+}
+
+#[derive(Debug)]
+struct Line {
+    id: String,
+    method: String,
+    target: String,
+    status: StatusCode,
+    answered: Option<Answered>,
+    started: Instant,
+}
+
+impl Line {
+    fn write(self, bytes: u64, whole: bool) {
+        let duration_ms = self.started.elapsed().as_millis() as u64;
+        let status = self.status.as_u16();
+        let (outcome, source) = self
+            .answered
+            .as_ref()
+            .map_or(("-", ""), |one| (one.outcome, one.source.as_deref().unwrap_or("")));
+        let asked = self.answered.as_ref().and_then(|one| one.asked.as_ref());
+        let Self { id, method, target, .. } = self;
+        if !whole {
+            warn!(
+                target: "access", request_id = id, method, url.path = target, status, bytes, duration_ms,
+                "the client left, or the answer broke off"
+            );
+        } else if let Some(asked) = asked {
+            info!(
+                target: "access", request_id = id, method, status, kind = asked.kind,
+                module.path = asked.path, module.version = asked.version, outcome, source, bytes, duration_ms,
+                "answered"
+            );
+        } else {
+            info!(
+                target: "access", request_id = id, method, url.path = target, status, bytes, duration_ms,
+                "answered"
+            );
+        }
+    }
+}
+
+/// Counts what is sent, and writes the line when it ends.
+#[derive(Debug)]
+struct Logged {
+    body: Body,
+    sent: u64,
+    whole: bool,
+    line: Option<Line>,
+}
+
+impl HttpBody for Logged {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                self.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.whole = self.body.is_end_stream();
+            }
+            Some(Err(_)) => self.whole = false,
+            None => self.whole = true,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        // hyper does not poll a body that has nothing to say.
+        let whole = self.whole || (self.sent == 0 && self.body.is_end_stream());
+        if let Some(line) = self.line.take() {
+            line.write(self.sent, whole);
+        }
+    }
+}

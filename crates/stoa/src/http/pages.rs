@@ -1,0 +1,148 @@
+//! The server's own pages: alive, ready, version, robots, and one for people.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, StatusCode, header};
+
+use crate::http::App;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+fn page(status: StatusCode, content_type: &'static str, body: String) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, content_type),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (status, headers, body).into_response()
+}
+
+/// The process runs and answers.
+pub async fn healthz() -> Response {
+    page(StatusCode::OK, TEXT, "ok\n".to_owned())
+}
+
+/// It can serve: the disk takes writes and the index answers. Upstreams are not asked: a server whose upstream is down
+/// still serves what it has, and must not be taken out of service for it.
+pub async fn readyz(State(app): State<Arc<App>>) -> Response {
+    let store = app.mirror.store();
+    let (disk, index) = tokio::join!(store.check_writable(), store.check_index());
+    let mut faults = String::new();
+    for (part, outcome) in [("disk", disk), ("index", index)] {
+        if let Err(error) = outcome {
+            let _ = writeln!(faults, "{part}: {error}");
+        }
+    }
+    if faults.is_empty() {
+        page(StatusCode::OK, TEXT, "ready\n".to_owned())
+    } else {
+        page(StatusCode::SERVICE_UNAVAILABLE, TEXT, faults)
+    }
+}
+
+pub async fn version() -> Response {
+    page(StatusCode::OK, TEXT, format!("stoa {}\n", env!("CARGO_PKG_VERSION")))
+}
+
+pub async fn robots() -> Response {
+    page(StatusCode::OK, TEXT, "User-agent: *\nDisallow: /\n".to_owned())
+}
+
+/// What this is, and the line to paste.
+pub async fn home(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    let base = base_url(&app, &headers);
+    let stored = match app.mirror.store().counts().await {
+        Ok(counts) => format!(
+            "{} versions of {} modules are stored ({}).",
+            counts.versions,
+            counts.modules,
+            size(counts.bytes)
+        ),
+        Err(_) => {
+            "The index cannot be read at the moment; modules are served all the same.".to_owned()
+        }
+    };
+    let database = app.mirror.database().map_or_else(
+        || "No checksum database is asked (GOSUMDB=off).".to_owned(),
+        |database| {
+            format!(
+                "Every module is compared with the checksum database {} before it is handed out.",
+                database.name()
+            )
+        },
+    );
+    let offline =
+        if app.offline { "<p>This server is offline: it serves what is stored.</p>" } else { "" };
+    let html = format!(
+        r#"<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>stoa</title>
+<style>
+:root {{ color-scheme: light dark; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 42rem; margin: 3rem auto; padding: 0 1rem; }}
+pre {{ padding: .8rem 1rem; border: 1px solid #8886; border-radius: .4rem; overflow-x: auto; }}
+footer {{ color: #888; font-size: .85rem; margin-top: 3rem; }}
+</style>
+</head>
+<body>
+<h1>stoa</h1>
+<p>A caching proxy for Go modules. To build through it:</p>
+<pre>go env -w GOPROXY={base}</pre>
+<p>Or for one shell:</p>
+<pre>export GOPROXY={base}</pre>
+{offline}<p>{database} {stored}</p>
+<footer>stoa {version}</footer>
+</body>
+</html>
+"#,
+        version = env!("CARGO_PKG_VERSION"),
+    );
+    page(StatusCode::OK, "text/html; charset=utf-8", html)
+}
+
+/// The URL under which the reader reached us. What a client sends goes into a page, so it must look like a host.
+fn base_url(app: &App, headers: &HeaderMap) -> String {
+    let plain = |host: &&str| {
+        let known =
+            |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']');
+        !host.is_empty() && host.len() <= 255 && host.bytes().all(known)
+    };
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).filter(plain);
+    format!("http://{}", host.unwrap_or(&app.listening_on))
+}
+
+/// For people: "1.5 GiB".
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut size = bytes as f64;
+    let mut unit = 0;
+    while size >= 1024.0 && unit + 1 < UNITS.len() {
+        size /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{size:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (bytes, expected) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1536, "1.5 KiB"),
+            (240 << 20, "240.0 MiB"),
+            (1 << 50, "1024.0 TiB"),
+        ] {
+            assert_eq!(size(bytes), expected);
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! What an upstream or a checksum database can do wrong: the class of the answer, its bound in time, and what is in the
+//! store afterwards.
+
+use std::time::{Duration, Instant};
+
+use stoa_testkit::{FakeSumdb, FakeUpstream, Fault, Misbehaviour};
+
+use crate::fixtures::{Reply, World, brief, modules};
+use crate::stoa::Setup;
+
+const BASE: &str = "ex.com/lib/@v/v1.0.0";
+
+/// Far more than every bound of [`brief`] together, far less than for ever.
+const BOUNDED: Duration = Duration::from_secs(15);
+
+async fn bounded(answer: impl Future<Output = Reply>) -> Reply {
+    let started = Instant::now();
+    let reply = answer.await;
+    assert!(started.elapsed() < BOUNDED, "it took {:?}", started.elapsed());
+    reply
+}
+
+/// Asks once under the fault, then offline for what was kept of it, then again without the fault.
+async fn check(file: &str, fault: Fault, status: u16, words: &str) {
+    let world = World::new();
+    let path = format!("{BASE}.{file}");
+    world.upstream.fault(format!("/{path}"), fault);
+    let setup = world.setup().env("STOA_UPSTREAM_TRIES", "2");
+    let stoa = setup.start();
+    let reply = bounded(stoa.get(&path)).await;
+    reply.refused(status, words);
+    assert_eq!(reply.header("cache-control") == "no-store", status != 404, "{path} {status}");
+    stoa.stop();
+    let offline = setup.clone().offline().start();
+    offline.get(&path).await.refused(404, "offline, not stored");
+    offline.stop();
+    world.upstream.clear_faults();
+    setup.start().get(&path).await.ok();
+}
+
+#[tokio::test]
+async fn an_upstreams_statuses() {
+    check(
+        "zip",
+        Fault::status(404).text("not found: unknown revision v1.0.0"),
+        404,
+        "unknown revision",
+    )
+    .await;
+    check("mod", Fault::status(410).text("gone"), 404, "gone").await;
+    check("zip", Fault::status(403).text("this module is blocked"), 403, "this module is blocked")
+        .await;
+    check("info", Fault::status(401).text("who are you?"), 403, "who are you?").await;
+    check("mod", Fault::status(500).text("boom"), 502, "boom").await;
+    check("zip", Fault::status(204), 502, "204").await;
+}
+
+#[tokio::test]
+async fn a_busy_upstream_says_when_to_come_back() {
+    let world = World::new();
+    world.upstream.fault("*.zip", Fault::status(429).retry_after(77));
+    let stoa = world.setup().start();
+    let reply = bounded(stoa.get(&format!("{BASE}.zip"))).await;
+    reply.refused(503, "429");
+    assert_eq!(reply.header("retry-after"), "77");
+}
+
+#[tokio::test]
+async fn an_upstream_that_hangs() {
+    check("zip", Fault::hang(), 504, "timeout").await;
+    check("mod", Fault::hang(), 504, "timeout").await;
+    check("zip", Fault::hang_after(50), 504, "stalled").await;
+}
+
+#[tokio::test]
+async fn bodies_that_break_off_or_lie() {
+    check("zip", Fault::truncate(100), 502, "").await;
+    check("zip", Fault::reset_after(100), 502, "").await;
+    check("zip", Fault::reset(), 502, "").await;
+    check("zip", Fault::close(), 502, "").await;
+    check("zip", Fault::cut_chunked(100), 502, "").await;
+    check("zip", Fault::raw(&b"SSH-2.0-OpenSSH_9.2\r\n"[..]), 502, "").await;
+    check("zip", Fault::replace("<html>welcome to our hotel</html>"), 502, "not a module zip")
+        .await;
+    check("mod", Fault::replace("<html>welcome to our hotel</html>"), 502, "not a go.mod").await;
+    check("info", Fault::replace("<html>welcome to our hotel</html>"), 502, "").await;
+    check("info", Fault::version("v1.0.9"), 502, "v1.0.9").await;
+}
+
+#[tokio::test]
+async fn a_flipped_byte_is_refused_with_both_hashes() {
+    let honest = modules();
+    check("mod", Fault::flip_byte(25), 403, &honest.go_mod_h1("ex.com/lib@v1.0.0").to_string())
+        .await;
+    // A byte of a zip's data breaks its CRC before any hash is compared.
+    check("zip", Fault::flip_byte(70), 502, "not a module zip").await;
+    let other = honest.zip("ex.com/lib@v1.1.0").to_vec();
+    check("zip", Fault::replace(other), 502, "not a module zip").await;
+    let forged = stoa_testkit::zip_of([
+        ("ex.com/lib@v1.0.0/go.mod", "module ex.com/lib\n\ngo 1.21\n"),
+        ("ex.com/lib@v1.0.0/lib.go", "package lib\n\nfunc Name() string { return \"evil\" }\n"),
+    ]);
+    check(
+        "zip",
+        Fault::replace(forged.clone()),
+        403,
+        &honest.zip_h1("ex.com/lib@v1.0.0").to_string(),
+    )
+    .await;
+
+    // The evidence is kept apart, bounded, and never under a cache name; the log cries.
+    let world = World::new();
+    world.upstream.fault("*.zip", Fault::replace(forged.clone()));
+    let setup = world.setup();
+    let stoa = setup.start();
+    let zip = format!("{BASE}.zip");
+    stoa.get(&zip).await.refused(403, "checksum mismatch");
+    // The verdict is remembered: an https client asks twice.
+    stoa.get(&zip).await.refused(403, "checksum mismatch");
+    assert_eq!(world.upstream.count(format!("/{zip}")), 1);
+    let (_, log) = stoa.stop();
+    assert!(log.contains("SECURITY: checksum mismatch"), "{log}");
+    let kept: Vec<_> =
+        fs_err::read_dir(setup.data_dir().join("quarantine")).unwrap().flatten().collect();
+    let holds =
+        |entry: &fs_err::DirEntry| fs_err::read(entry.path()).is_ok_and(|body| body == forged);
+    assert!(kept.iter().any(holds), "{kept:?}");
+}
+
+#[tokio::test]
+async fn a_source_that_lies_is_passed_over_on_a_pipe_and_not_on_a_comma() {
+    let world = World::new();
+    let liar = FakeUpstream::start(modules()).with_sumdb(&world.sumdb);
+    liar.fault("*.mod", Fault::flip_byte(25));
+    let path = format!("{BASE}.mod");
+    let comma = world.setup().goproxy(format!("{},{}", liar.url(), world.upstream.url())).start();
+    comma.get(&path).await.refused(403, "checksum mismatch");
+    assert_eq!(world.upstream.count("*.mod"), 0);
+    let pipe = world.setup().goproxy(format!("{}|{}", liar.url(), world.upstream.url())).start();
+    pipe.get(&path).await.ok();
+}
+
+#[tokio::test]
+async fn commas_and_pipes_are_the_go_commands() {
+    let world = World::new();
+    let first = FakeUpstream::start(modules()).with_sumdb(&world.sumdb);
+    let path = format!("{BASE}.mod");
+    for (status, separator, passes) in [
+        (404, ",", true),
+        (410, ",", true),
+        (404, "|", true),
+        (403, ",", false),
+        (500, ",", false),
+        (403, "|", true),
+        (500, "|", true),
+    ] {
+        first.clear_faults();
+        first.fault("/ex.com/*", Fault::status(status).text("no"));
+        world.upstream.forget_requests();
+        let list = format!("{}{separator}{}", first.url(), world.upstream.url());
+        let stoa = world.setup().env("STOA_UPSTREAM_TRIES", "1").goproxy(list).start();
+        let reply = bounded(stoa.get(&path)).await;
+        assert_eq!(reply.status == 200, passes, "{status} and {separator:?}: {}", reply.text());
+        assert_eq!(world.upstream.count(format!("/{path}")), usize::from(passes));
+    }
+}
+
+#[tokio::test]
+async fn direct_is_said_to_be_missing() {
+    let world = World::new();
+    world.upstream.fault("*", Fault::status(404));
+    let list = format!("{},direct", world.upstream.url());
+    let stoa = world.setup().goproxy(list).start();
+    stoa.get(&format!("{BASE}.mod")).await.refused(404, "direct fetching is not available yet");
+}
+
+#[tokio::test]
+async fn a_private_name_is_sent_nowhere() {
+    for patterns in [
+        &[("STOA_GOPRIVATE", "ex.com/private")][..],
+        &[("STOA_GONOPROXY", "ex.com/private"), ("STOA_GONOSUMDB", "ex.com/private")],
+        &[("STOA_GOPRIVATE", "ex.com/private"), ("STOA_GONOPROXY", "none")],
+    ] {
+        let world = World::new();
+        let setup =
+            patterns.iter().fold(world.setup(), |setup, (key, value)| setup.env(key, value));
+        let stoa = setup.start();
+        for file in [
+            "@v/list",
+            "@latest",
+            "@v/main.info",
+            "@v/v1.0.0.info",
+            "@v/v1.0.0.mod",
+            "@v/v1.0.0.zip",
+        ] {
+            stoa.get(&format!("ex.com/private/{file}")).await.refused(404, "direct");
+        }
+        let lookup = format!("sumdb/{}/lookup/ex.com/private@v1.0.0", world.sumdb.name());
+        stoa.get(&lookup).await.refused(403, "GONOSUMDB");
+        let told: Vec<_> = world.upstream.request_lines();
+        assert!(!told.iter().any(|line| line.contains("private")), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_route_names_the_chain_of_some_modules() {
+    let world = World::new();
+    let corp = FakeUpstream::start(modules());
+    let setup = world.setup().env("STOA_GOPRIVATE", "ex.com/private");
+    let toml = format!("[[route]]\npattern = \"ex.com/private\"\ngoproxy = \"{}\"\n", corp.url());
+    fs_err::write(setup.scratch().join("stoa.toml"), toml).unwrap();
+    let stoa = setup.start();
+    let zip = stoa.get("ex.com/private/@v/v1.0.0.zip").await;
+    assert_eq!(zip.header("cache-control"), "private, max-age=31536000, immutable");
+    zip.ok();
+    stoa.get("ex.com/private/@v/list").await.ok();
+    stoa.get(&format!("{BASE}.mod")).await.ok();
+    assert_eq!(corp.count("/ex.com/lib/*"), 0);
+    let told = world.upstream.request_lines();
+    assert!(!told.iter().any(|line| line.contains("private")), "{told:?}");
+    // A redirect must not carry the name to another host either.
+    corp.fault(
+        "/ex.com/private/@latest",
+        Fault::redirect(format!("{}/ex.com/private/@latest", world.upstream.url())),
+    );
+    let refused = stoa.get("ex.com/private/@v/other.info").await;
+    assert_ne!(refused.status, 200);
+    stoa.get("ex.com/private/@latest").await;
+    let told = world.upstream.request_lines();
+    assert!(!told.iter().any(|line| line.contains("private")), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_chain_that_leads_back_is_noticed() {
+    // A free port, so that the server can be told of itself.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let itself = format!("http://127.0.0.1:{port}");
+    let stoa = brief(Setup::new())
+        .env("STOA_LISTEN", format!("127.0.0.1:{port}"))
+        .goproxy(&itself)
+        .start();
+    let reply = bounded(stoa.get(&format!("{BASE}.mod"))).await;
+    reply.refused(403, "loop");
+    // Through another stoa.
+    let far = brief(Setup::new()).goproxy(&itself).start();
+    drop(stoa);
+    let near = brief(Setup::new())
+        .env("STOA_LISTEN", format!("127.0.0.1:{port}"))
+        .goproxy(&far.url)
+        .start();
+    let reply = bounded(near.get(&format!("{BASE}.mod"))).await;
+    reply.refused(403, "loop");
+}
+
+/// A server over an upstream whose database misbehaves.
+async fn under(sumdb: &FakeSumdb, misbehave: impl FnOnce(&FakeUpstream), status: u16, words: &str) {
+    let world = World::new();
+    let upstream = FakeUpstream::start(modules()).with_sumdb(sumdb);
+    misbehave(&upstream);
+    let setup = world.setup().goproxy(upstream.url());
+    let stoa = setup.start();
+    for file in ["mod", "zip"] {
+        bounded(stoa.get(&format!("{BASE}.{file}"))).await.refused(status, words);
+    }
+    // What is not covered is not held back, and nothing that is was kept.
+    stoa.get(&format!("{BASE}.info")).await.ok();
+    stoa.stop();
+    let offline = setup.offline().start();
+    offline.get(&format!("{BASE}.mod")).await.refused(404, "offline, not stored");
+}
+
+#[tokio::test]
+async fn a_database_that_fails_vouches_for_nothing() {
+    let sumdb = || World::new().sumdb;
+    let empty = FakeSumdb::new("sum.test.example", &stoa_testkit::Modules::default());
+    empty.append_filler(5);
+    under(&empty, |_| {}, 404, "GOPRIVATE").await;
+    // The proxy passes the database on and fails; the database itself (a name that does not resolve) does too.
+    under(&sumdb(), |up| up.fault("*/lookup/*", Fault::status(500)), 502, "cannot be reached")
+        .await;
+    under(&sumdb(), |up| up.fault("*/lookup/*", Fault::status(403)), 502, "cannot be reached")
+        .await;
+    under(&sumdb(), |up| up.fault("*/supported", Fault::status(404)), 502, "cannot be reached")
+        .await;
+    let slow = |up: &FakeUpstream| up.fault("*/lookup/*", Fault::hang());
+    let world = World::new();
+    slow(&world.upstream);
+    let stoa = world.setup().start();
+    let reply = bounded(stoa.get(&format!("{BASE}.mod"))).await;
+    assert!(matches!(reply.status.as_u16(), 502 | 504), "{}", reply.text());
+}
+
+#[tokio::test]
+async fn a_database_that_lies_is_not_believed() {
+    let lying = World::new().sumdb;
+    lying.misbehave(Misbehaviour::BadSignature);
+    under(&lying, |_| {}, 502, "").await;
+    let lying = World::new().sumdb;
+    lying.misbehave(Misbehaviour::AlteredRecords);
+    under(&lying, |_| {}, 502, "").await;
+    let honest = World::new().sumdb;
+    under(&honest, |up| up.fault("*/tile/*", Fault::flip_byte(3)), 502, "").await;
+    under(&honest, |up| up.fault("*/tile/*", Fault::truncate(16)), 502, "").await;
+    under(&honest, |up| up.fault("*/lookup/*", Fault::replace("hello")), 502, "").await;
+}
+
+#[tokio::test]
+async fn a_forked_tree_is_a_security_error_and_is_not_retried_into_success() {
+    let world = World::new();
+    let setup = world.setup();
+    let stoa = setup.start();
+    // Now the server knows the honest tree.
+    stoa.get("ex.com/lib/@v/v1.1.0.mod").await.ok();
+    let fork = world.sumdb.fork(40);
+    world.upstream.set_sumdb(&fork);
+    world.upstream.forget_requests();
+    let path = format!("{BASE}.mod");
+    let reply = bounded(stoa.get(&path)).await;
+    reply.refused(403, "SECURITY ERROR");
+    assert_eq!(
+        world.upstream.count("*/lookup/ex.com/lib@v1.0.0"),
+        1,
+        "a fork was asked about again"
+    );
+    let latest = stoa.get(&format!("sumdb/{}/latest", world.sumdb.name())).await;
+    latest.refused(403, "SECURITY ERROR");
+    let (_, log) = stoa.stop();
+    assert!(log.contains("SECURITY: the checksum database has signed two trees"), "{log}");
+    // The head survives a restart: the fork is still none of ours.
+    let again = setup.start();
+    again.get(&path).await.refused(403, "SECURITY ERROR");
+}
+
+#[tokio::test]
+async fn an_older_head_is_no_fork_and_no_rollback() {
+    let world = World::new();
+    let stoa = world.setup().start();
+    stoa.get("ex.com/lib/@v/v1.1.0.mod").await.ok();
+    let name = world.sumdb.name();
+    let head = stoa.get(&format!("sumdb/{name}/latest")).await.ok();
+    // A proxy that lags behind: consistent, so it is believed, but our head stays.
+    world.sumdb.serve_lookups_at(20);
+    world.sumdb.serve_latest_at(20);
+    stoa.get(&format!("{BASE}.mod")).await.ok();
+    assert_eq!(stoa.get(&format!("sumdb/{name}/latest")).await.ok(), head);
+}
+
+#[tokio::test]
+async fn what_was_exempt_is_verified_before_it_is_handed_out_again() {
+    let world = World::new();
+    let open = world.setup().env("STOA_GONOSUMDB", "ex.com/lib");
+    let stoa = open.start();
+    let zip = format!("{BASE}.zip");
+    stoa.get(&zip).await.ok();
+    assert_eq!(world.upstream.count("*/lookup/*"), 0);
+    stoa.stop();
+    // The same store, now covered: one lookup, then a plain hit.
+    let covered = open.clone().env("STOA_GONOSUMDB", "none").start();
+    covered.get(&zip).await.ok();
+    covered.get(&zip).await.ok();
+    assert_eq!(world.upstream.count("*/lookup/ex.com/lib@v1.0.0"), 1);
+    covered.stop();
+    // Verified now: offline it needs no database.
+    open.clone().env("STOA_GONOSUMDB", "none").offline().start().get(&zip).await.ok();
+
+    // What the database contradicts is not handed out, however long it was stored.
+    let world = World::new();
+    let forged = stoa_testkit::zip_of([("ex.com/lib@v1.0.0/lib.go", "package evil\n")]);
+    world.upstream.fault(format!("/{zip}"), Fault::replace(forged));
+    let open = world.setup().env("STOA_GONOSUMDB", "ex.com/lib");
+    open.start().get(&zip).await.ok();
+    open.env("STOA_GONOSUMDB", "none").start().get(&zip).await.refused(403, "checksum mismatch");
+}
+
+#[tokio::test]
+async fn a_toolchain_is_never_exempt() {
+    let toolchain = stoa_testkit::Modules::default().with(
+        "golang.org/toolchain@v0.0.1-go1.99.0.linux-amd64",
+        [("go.mod", "module golang.org/toolchain\n"), ("bin/go", "a go command")],
+    );
+    let sumdb = FakeSumdb::new("sum.test.example", &toolchain);
+    let upstream = FakeUpstream::start(toolchain).with_sumdb(&sumdb);
+    let zip = "golang.org/toolchain/@v/v0.0.1-go1.99.0.linux-amd64.zip";
+    let setup = brief(Setup::new()).goproxy(upstream.url());
+    setup.start().get(zip).await.refused(403, "GOSUMDB is off");
+    let setup = setup.gosumdb(sumdb.verifier_key()).env("STOA_GONOSUMDB", "golang.org/toolchain");
+    setup.start().get(zip).await.ok();
+    assert_eq!(upstream.count("*/lookup/golang.org/toolchain@*"), 1);
+}
