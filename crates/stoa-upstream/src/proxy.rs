@@ -24,8 +24,12 @@ pub struct ProxyEnvironment {
 impl ProxyEnvironment {
     /// Reads the variables of this process; an upper-case one wins over its lower-case twin.
     pub fn from_env() -> Self {
+        Self::from_variables(|name| std::env::var(name).ok())
+    }
+
+    fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
         let named = |names: [&str; 2]| {
-            let mut values = names.iter().filter_map(|name| std::env::var(name).ok());
+            let mut values = names.into_iter().filter_map(&variable);
             values.find(|value| !value.is_empty())
         };
         Self {
@@ -247,6 +251,24 @@ mod tests {
         let environment =
             ProxyEnvironment { http: given(http), https: given(https), no: given(no) };
         Proxies::new(&environment).unwrap()
+    }
+
+    #[test]
+    fn variables() {
+        let check = |variables: &[(&str, &str)], http, https, no| {
+            let environment = ProxyEnvironment::from_variables(|wanted| {
+                let found = variables.iter().find(|(name, _)| *name == wanted);
+                found.map(|(_, value)| (*value).to_owned())
+            });
+            let ProxyEnvironment { http: a, https: b, no: c } = &environment;
+            assert_eq!((a.as_deref(), b.as_deref(), c.as_deref()), (http, https, no));
+        };
+        check(&[], None, None, None);
+        check(&[("HTTP_PROXY", "a"), ("http_proxy", "b")], Some("a"), None, None);
+        check(&[("HTTP_PROXY", ""), ("http_proxy", "b")], Some("b"), None, None);
+        check(&[("https_proxy", "a"), ("no_proxy", "b")], None, Some("a"), Some("b"));
+        check(&[("HTTPS_PROXY", "a"), ("NO_PROXY", "b")], None, Some("a"), Some("b"));
+        check(&[("ALL_PROXY", "a"), ("all_proxy", "b")], None, None, None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the client is told once, at its start.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::PathBuf;
@@ -85,6 +86,29 @@ pub enum Secret {
 
 /// The netrc file the go command would read: `$NETRC`, else `.netrc` in `$HOME`.
 pub fn netrc_from_env() -> Option<PathBuf> {
-    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    netrc_from_variables(|name| std::env::var_os(name))
+}
+
+fn netrc_from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let named = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     named("NETRC").or_else(|| named("HOME").map(|home| home.join(".netrc")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_netrc_file() {
+        let check = |netrc: Option<&str>, home: Option<&str>, expected: Option<&str>| {
+            let found = netrc_from_variables(|name| {
+                if name == "NETRC" { netrc } else { home }.map(OsString::from)
+            });
+            assert_eq!(found, expected.map(PathBuf::from));
+        };
+        check(Some("/etc/netrc"), Some("/root"), Some("/etc/netrc"));
+        check(Some(""), Some("/root"), Some("/root/.netrc"));
+        check(None, Some("/root"), Some("/root/.netrc"));
+        check(None, None, None);
+    }
 }

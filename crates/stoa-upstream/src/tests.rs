@@ -5,6 +5,7 @@ mod bounds;
 mod connecting;
 mod credentials;
 mod directory;
+mod http2;
 mod outgoing_proxy;
 mod redirects;
 mod server;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, LOCATION, RETRY_AFTER, VIA,
 };
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use jiff::Timestamp;
 use reqwest::dns::Resolve;
 use reqwest::redirect::Policy;
@@ -111,11 +111,13 @@ impl Http {
         // Once a redirect has left the host that was named, no credential is sent any more, not even back to it.
         let mut is_home = true;
         loop {
-            let response = self.send(base, &url, is_home, encoding, via, waiting).await?;
+            let astray = |fault| at_hop(fault, base, &url);
+            let sent = self.send(base, &url, is_home, encoding, via, waiting).await;
+            let response = sent.map_err(astray)?;
             if !response.status().is_redirection() {
-                return Received::new(response).await;
+                return Received::new(response).await.map_err(astray);
             }
-            let next = target(&response, &url)?;
+            let next = target(&response, &url).map_err(astray)?;
             discard(response).await;
             is_home = is_home && same_origin(&url, &next);
             if base.is_confined() && !same_origin(base.url(), &next) {
@@ -181,6 +183,15 @@ impl Http {
     }
 }
 
+/// Says at which host something failed, if a redirect has led to another than the source's.
+fn at_hop(mut fault: Fault, base: &Base, url: &Url) -> Fault {
+    if !same_origin(base.url(), url) {
+        let host = url.host_str().unwrap_or_default();
+        fault.detail = format!("{} (redirected to {host})", fault.detail);
+    }
+    fault
+}
+
 /// Where a redirect leads.
 fn target(response: &Response, from: &Url) -> Result<Url, Fault> {
     let status = response.status();
@@ -211,10 +222,12 @@ fn bad_redirect(detail: &str) -> Fault {
     Fault::new(ErrorClass::Corrupt, Stage::Http, detail)
 }
 
-/// Reads the small body that often comes with a redirect or an absence, so that the connection can be used again.
+/// Reads the small body that often comes with a redirect or an absence, so that the connection can be used again. Over
+/// HTTP/2 it can anyway.
 async fn discard(response: Response) {
-    let small = response.content_length().is_some_and(|length| length <= words::MAX_BYTES as u64);
-    if small {
+    let length = response.content_length();
+    let small = length.is_none_or(|length| length <= words::MAX_BYTES as u64);
+    if small && response.version() < Version::HTTP_2 {
         let _ = first_bytes(response).await;
     }
 }

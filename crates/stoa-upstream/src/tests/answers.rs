@@ -1,15 +1,10 @@
 //! What is asked, and what the statuses mean.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use stoa_module::ErrorClass;
-use tokio::net::TcpListener;
 
-use super::server::{Authority, Do, Server, head, ok, reply};
-use super::{AMPLE, client, get, settings, short, source};
-use crate::{Bounds, Client, Failure, Settings, Source};
+use super::server::{Do, Server, head, ok, reply};
+use super::{AMPLE, client, get, short, source};
+use crate::{Bounds, Failure, Source};
 
 #[tokio::test]
 async fn asks_as_the_go_command_does() {
@@ -165,13 +160,20 @@ async fn a_refusal_whose_words_do_not_come_is_still_a_refusal() {
 
 #[tokio::test]
 async fn an_absence_keeps_the_connection() {
-    let server =
-        Server::start(|_, _| reply(404, "Content-Type: text/html\r\n", b"<p>no</p>")).await;
     let client = client();
-    for _ in 0..3 {
-        get(&client, &server.url()).await.unwrap_err();
-    }
-    assert_eq!(server.connections(), 1);
+    let check = async |answer: Vec<Do>| {
+        let server = Server::start(move |_, _| answer.clone()).await;
+        for _ in 0..3 {
+            let failure = get(&client, &server.url()).await.unwrap_err();
+            assert_eq!(short(&failure), "not_found http 1: http 404");
+        }
+        assert_eq!(server.connections(), 1);
+    };
+    check(reply(404, "Content-Type: text/html\r\n", b"<p>no</p>")).await;
+    check(reply(404, "Content-Type: text/plain\r\n", b"no")).await;
+    let mut chunked = head(404, "Transfer-Encoding: chunked\r\n");
+    chunked.extend_from_slice(b"2\r\nno\r\n0\r\n\r\n");
+    check(vec![Do::Send(chunked)]).await;
 }
 
 #[tokio::test]
@@ -198,44 +200,6 @@ async fn gzip() {
 }
 
 #[tokio::test]
-async fn speaks_http2_where_it_is_offered() {
-    let authority = Authority::new();
-    let tls = authority.acceptor(&[b"h2", b"http/1.1"]);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    let connections = Arc::new(AtomicUsize::new(0));
-    let seen = Arc::clone(&connections);
-    let server = tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            seen.fetch_add(1, Ordering::SeqCst);
-            let stream = tls.accept(stream).await.unwrap();
-            let answer = hyper::service::service_fn(async |request: http::Request<_>| {
-                let _: hyper::body::Incoming = request.into_body();
-                Ok::<_, std::convert::Infallible>(http::Response::new("over h2".to_owned()))
-            });
-            let answer = hyper::service::service_fn(move |request: http::Request<_>| {
-                assert_eq!(request.version(), http::Version::HTTP_2);
-                hyper::service::Service::call(&answer, request)
-            });
-            tokio::spawn(async move {
-                let http = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                let _ = http.serve_connection(TokioIo::new(stream), answer).await;
-            });
-        }
-    });
-    let file = authority.file();
-    let client =
-        Client::new(Settings { ca_files: vec![file.path().to_owned()], ..settings() }).unwrap();
-    let url = format!("https://{addr}");
-    assert_eq!(get(&client, &url).await.unwrap(), "over h2");
-    let (one, other) = tokio::join!(get(&client, &url), get(&client, &url));
-    assert_eq!((one.unwrap(), other.unwrap()), ("over h2".into(), "over h2".into()));
-    assert_eq!(connections.load(Ordering::SeqCst), 1);
-    server.abort();
-}
-
-#[tokio::test]
 async fn sources_that_are_never_asked() {
     let client = client();
     let bounds = Bounds { max_bytes: 1, ..AMPLE };
@@ -248,4 +212,16 @@ async fn sources_that_are_never_asked() {
     };
     check(Source::Direct, "not_found git 0: direct fetching is not available yet").await;
     check(Source::Off, "not_found local 0: GOPROXY=off ends the list of sources here").await;
+}
+
+#[tokio::test]
+async fn can_be_asked_from_any_thread() {
+    fn is_send(future: impl Future + Send) {
+        drop(future);
+    }
+    let client = client();
+    let directory = tempfile::tempdir().unwrap();
+    let file = fs_err::tokio::File::create(directory.path().join("zip")).await.unwrap();
+    is_send(client.get(&Source::Off, "a", &AMPLE, ""));
+    is_send(client.download(&Source::Off, "a", &AMPLE, "", &file));
 }

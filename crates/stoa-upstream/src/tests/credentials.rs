@@ -131,14 +131,7 @@ async fn from_netrc_over_https_only() {
 
 #[tokio::test]
 async fn are_dropped_when_a_redirect_leaves_the_host() {
-    // Both servers would be given a credential if they were asked by name.
-    let elsewhere = Server::start(|asked, _| match asked.target() {
-        "/back" => {
-            redirect(&format!("http://{}/end", asked.header("x-home").unwrap_or("127.0.0.1")))
-        }
-        _ => ok(b"found"),
-    })
-    .await;
+    let elsewhere = Server::start(|_, _| ok(b"found")).await;
     let to = elsewhere.url();
     let home = Server::start(move |asked, _| match asked.target() {
         "/here" => redirect("/there"),

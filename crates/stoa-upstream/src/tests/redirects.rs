@@ -1,3 +1,6 @@
+use std::sync::Arc;
+
+use super::connecting::Names;
 use super::server::{Authority, Server, ok, redirect, reply};
 use super::{AMPLE, client, get, settings, short, source};
 use crate::{Client, Settings};
@@ -66,8 +69,19 @@ async fn never_from_https_to_http() {
     let to = secure.url();
     let upgrading = Server::start(move |_, _| redirect(&to)).await;
     let failure = get(&client, &upgrading.url()).await.unwrap_err();
-    assert_eq!(short(&failure), "corrupt http 1: a redirect from https to http");
+    let there = "a redirect from https to http (redirected to 127.0.0.1)";
+    assert_eq!(short(&failure), format!("corrupt http 1: {there}"));
     assert_eq!(secure.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn a_failure_elsewhere_says_where() {
+    let names = Arc::new(Names(([127, 0, 0, 1], 1).into()));
+    let client = Client::with_resolver(settings(), names).unwrap();
+    let server = Server::start(|_, _| redirect("http://cdn.invalid/x?signature=secret")).await;
+    let failure = get(&client, &server.url()).await.unwrap_err();
+    let expected = "dns: Name or service not known (redirected to cdn.invalid)";
+    assert_eq!(short(&failure), format!("unavailable dns 1: {expected}"));
 }
 
 #[tokio::test]
