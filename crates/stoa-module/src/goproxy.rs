@@ -48,13 +48,16 @@ pub enum InvalidProxyList {
     #[error("the list of proxies has no entries")]
     Empty,
     /// One item is no URL.
-    #[error("proxy {item:?} is no URL: {source}")]
+    #[error("proxy {item:?} is no URL: {problem}")]
     Url {
         /// The item without its user and password.
         item: String,
         /// What is wrong with it.
-        source: url::ParseError,
+        problem: url::ParseError,
     },
+    /// A control character, such as a newline inside an item.
+    #[error("proxy {0:?} contains a control character")]
+    Control(String),
     /// A single word that is neither `direct` nor `off`, or a path of a file.
     #[error("proxy {0:?} has no scheme: expected a URL, direct or off")]
     NoScheme(String),
@@ -100,22 +103,27 @@ impl ProxyList {
 }
 
 fn parse_url(item: &str) -> Result<Url, InvalidProxyList> {
+    // The parser would drop some of them silently.
+    if item.contains(char::is_control) {
+        return Err(InvalidProxyList::Control(redact(item)));
+    }
     // A word without any of these is kept free for a meaning like that of `direct`.
     let bare_host =
         item.contains(['.', ':', '/']) && !item.contains(":/") && !Path::new(item).is_absolute();
     let text = if bare_host { format!("https://{item}") } else { item.to_owned() };
-    let url = Url::parse(&text).map_err(|source| match source {
+    let url = Url::parse(&text).map_err(|problem| match problem {
         url::ParseError::RelativeUrlWithoutBase => InvalidProxyList::NoScheme(redact(item)),
-        source => InvalidProxyList::Url { item: redact(item), source },
+        problem => InvalidProxyList::Url { item: redact(item), problem },
     })?;
     match url.scheme() {
         "http" | "https" => Ok(url),
         "file" => {
-            let only_path = url.host().is_none()
-                && url.query().is_none()
-                && url.fragment().is_none()
-                && url.path().starts_with('/');
-            if only_path { Ok(url) } else { Err(InvalidProxyList::File(redact(item))) }
+            // The text is looked at, because the parser drops the host `localhost`.
+            let rest = text.get("file:".len()..).unwrap_or_default();
+            let no_host = !rest.starts_with("//") || rest.starts_with("///");
+            let only_path =
+                url.host().is_none() && url.query().is_none() && url.fragment().is_none();
+            if no_host && only_path { Ok(url) } else { Err(InvalidProxyList::File(redact(item))) }
         }
         _ => Err(InvalidProxyList::Scheme(redact(item))),
     }

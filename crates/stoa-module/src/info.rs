@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 
+use crate::class::ErrorClass;
+use crate::time::parse_rfc3339;
 use crate::unicode;
 use crate::version::{InvalidVersion, Version};
 
@@ -25,13 +27,20 @@ pub struct Info {
 pub enum InvalidInfo {
     /// Not a JSON object with fields of the right kinds.
     #[error("the .info is not the JSON of a version: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(serde_json::Error),
     /// The object has no `Version`.
     #[error("the .info names no version")]
     NoVersion,
     /// The `Version` is not canonical.
     #[error("the .info is malformed: {0}")]
-    Version(#[from] InvalidVersion),
+    Version(InvalidVersion),
+}
+
+impl InvalidInfo {
+    /// Always [`ErrorClass::Corrupt`].
+    pub fn class(&self) -> ErrorClass {
+        ErrorClass::Corrupt
+    }
 }
 
 impl Info {
@@ -40,9 +49,11 @@ impl Info {
     ///
     /// Stricter in one point: the go command also lives with JSON strings that hold half a surrogate pair.
     pub fn parse(body: &[u8]) -> Result<Self, InvalidInfo> {
-        let fields: Fields = serde_json::from_str(&String::from_utf8_lossy(body))?;
+        let fields: Fields =
+            serde_json::from_str(&String::from_utf8_lossy(body)).map_err(InvalidInfo::Json)?;
         let version = fields.version.filter(|v| !v.is_empty()).ok_or(InvalidInfo::NoVersion)?;
-        Ok(Self { version: Version::parse(&version)?, time: fields.time })
+        let version = Version::parse(&version).map_err(InvalidInfo::Version)?;
+        Ok(Self { version, time: fields.time })
     }
 
     /// The file to hand out when only the name of the version is known: the time is there for pseudo-versions, which
@@ -54,49 +65,6 @@ impl Info {
             None => format!(r#"{{"Version":"{version}"}}"#),
         }
     }
-}
-
-/// Reads a time as Go's JSON decoder does: RFC 3339, without the liberties that other readers take (a space for the
-/// `T`, a leap second, lower-case letters).
-pub(crate) fn parse_time(text: &str) -> Option<Timestamp> {
-    let bytes = text.as_bytes();
-    let digits =
-        |from: usize, to: usize| bytes.get(from..to)?.iter().all(u8::is_ascii_digit).then_some(());
-    let is = |at: usize, byte: u8| (bytes.get(at) == Some(&byte)).then_some(());
-    for (from, to) in [(0, 4), (5, 7), (8, 10), (11, 13), (14, 16), (17, 19)] {
-        digits(from, to)?;
-    }
-    for (at, byte) in [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')] {
-        is(at, byte)?;
-    }
-    if text.get(17..19)? > "59" {
-        return None;
-    }
-    let mut at = 19;
-    if is(at, b'.').is_some() {
-        let fraction = bytes[at + 1..].iter().take_while(|b| b.is_ascii_digit()).count();
-        if fraction == 0 {
-            return None;
-        }
-        at += 1 + fraction;
-    }
-    let offset = text.get(at..)?;
-    if offset != "Z" {
-        let sign = is(at, b'+').or_else(|| is(at, b'-'));
-        let form = offset.len() == 6 && is(at + 3, b':').is_some();
-        sign.filter(|()| form)?;
-        digits(at + 1, at + 3)?;
-        digits(at + 4, at + 6)?;
-        if &offset[1..3] > "23" || &offset[4..6] > "59" {
-            return None;
-        }
-    }
-    // Go keeps nanoseconds and drops what is finer.
-    if at > 29 {
-        let short = format!("{}{offset}", &text[..29]);
-        return short.parse().ok();
-    }
-    text.parse().ok()
 }
 
 /// The fields of Go's `RevInfo`.
@@ -131,15 +99,13 @@ impl<'de> Visitor<'de> for FieldsVisitor {
                 }
             } else if is("Time") {
                 if let Some(time) = map.next_value::<Option<Cow<'de, str>>>()? {
-                    let time = parse_time(&time).ok_or_else(|| {
+                    let time = parse_rfc3339(&time).ok_or_else(|| {
                         de::Error::custom(format!("{time:?} is no RFC 3339 time"))
                     })?;
                     fields.time = Some(time);
                 }
             } else if is("Origin") {
                 map.next_value::<Option<Origin>>()?;
-            } else if is("Short") {
-                map.next_value::<Option<Cow<'de, str>>>()?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }

@@ -17,6 +17,7 @@ mod patterns;
 mod request;
 pub mod semver;
 mod text;
+mod time;
 mod unicode;
 mod unicode_tables;
 mod version;

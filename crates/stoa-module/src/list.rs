@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::info::parse_time;
 use crate::path::ModulePath;
+use crate::time::parse_rfc3339;
 use crate::version::Version;
 
 /// One line of a list.
@@ -31,7 +31,7 @@ pub fn parse_list(body: &[u8], path: &ModulePath) -> Vec<Listed> {
             continue;
         };
         if major.allows(version.as_str()) {
-            let time = fields.next().and_then(parse_time);
+            let time = fields.next().and_then(parse_rfc3339);
             let kept = listed.entry(version).or_default();
             *kept = kept.or(time);
         }

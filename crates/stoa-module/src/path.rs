@@ -168,8 +168,8 @@ fn split_gopkg_in(path: &str) -> Option<(&str, &str)> {
     let number = &stable[stem.len()..];
     let prefix = stem.strip_suffix(".v")?;
     let suffix = &path[prefix.len()..];
-    // Only plain `.v0` may begin with a zero: `.v0-unstable` may not.
-    if number.is_empty() || number.starts_with('0') && suffix != ".v0" {
+    // Only plain `.v0` may begin with a zero. That `.v-unstable` passes is Go's; no version belongs under it.
+    if suffix == ".v" || number.starts_with('0') && suffix != ".v0" {
         return None;
     }
     Some((prefix, suffix))

@@ -7,6 +7,9 @@ use std::cmp::Ordering;
 
 use crate::unicode_tables::{FOLDS, LETTERS};
 
+#[cfg(test)]
+mod tests;
+
 /// Whether the character is in one of the categories L*.
 pub(crate) fn is_letter(c: char) -> bool {
     let c = u32::from(c);

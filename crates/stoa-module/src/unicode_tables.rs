@@ -125,7 +125,7 @@ pub(crate) const LETTERS: [u32; 1318] = [
     0x2b820, 0x2cea2, 0x2ceb0, 0x2ebe1, 0x2f800, 0x2fa1e, 0x30000, 0x3134b, 0x31350, 0x323b0,
 ];
 
-/// First and last character of a run, the step from one to the next, and the distance to what they fold to.
+/// First and last character of a run, the step within it, and the distance to what they fold to.
 pub(crate) const FOLDS: [(u32, u32, u32, i32); 210] = [
     (0x41, 0x5a, 1, 32),
     (0xe0, 0xf6, 1, -32),

@@ -5,14 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
 
 use crate::element::{self, Kind, PathProblem};
 use crate::escape::{escape, unescape};
 use crate::path::{InvalidModulePath, ModulePath};
 use crate::semver;
 use crate::text::text_type;
+use crate::time::parse_compact;
 
 /// The name of a version as the module system uses it: `vX.Y.Z`, with a pre-release if it has one, and with
 /// `+incompatible` but no other build metadata.
@@ -173,7 +172,7 @@ impl Version {
         let parts = split_pseudo(&self.0)?;
         Some(PseudoVersion {
             base: parts.base().ok()?,
-            time: pseudo_time(parts.time)?,
+            time: parse_compact(parts.time)?,
             revision: parts.revision.to_owned(),
         })
     }
@@ -339,17 +338,6 @@ fn split_pseudo(text: &str) -> Option<PseudoParts<'_>> {
         before == "0" || before.ends_with(".0")
     };
     known_form.then_some(PseudoParts { version, before, time, revision })
-}
-
-/// Reads `YYYYMMDDhhmmss`, which is UTC. The text is 14 ASCII digits.
-fn pseudo_time(digits: &str) -> Option<Timestamp> {
-    let field = |from: usize, to: usize| digits.get(from..to)?.parse::<i16>().ok();
-    let small = |from: usize| i8::try_from(field(from, from + 2)?).ok();
-    DateTime::new(field(0, 4)?, small(4)?, small(6)?, small(8)?, small(10)?, small(12)?, 0)
-        .ok()?
-        .to_zoned(TimeZone::UTC)
-        .ok()
-        .map(|zoned| zoned.timestamp())
 }
 
 /// The number before a decimal number of any length; `None` below zero.

@@ -28,7 +28,8 @@
 //!   defaults are several times larger than the largest known module.
 //! * Deflate data whose code-length code is incomplete are refused, as zlib does; no compressor writes them.
 //!
-//! Memory: the names, 64 bytes an entry, and buffers of about 150 KiB. No file is held.
+//! Memory: the names, 64 bytes an entry (a list that grows may take twice that), and buffers of about 200 KiB. No file
+//! is held.
 
 mod content;
 mod directory;
@@ -91,7 +92,7 @@ pub struct CheckedZip {
 #[derive(Debug, thiserror::Error)]
 pub enum ZipError {
     /// It could not be read. That is no fault of the zip.
-    #[error("cannot read the zip: {0}")]
+    #[error("cannot read the zip")]
     Io(#[from] io::Error),
     /// No zip, or one whose directory is broken.
     #[error("not a valid zip file: {0}")]

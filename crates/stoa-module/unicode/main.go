@@ -68,11 +68,11 @@ func letterBounds() []string {
 	return bounds
 }
 
-// filled lays short items out as rustfmt does: as many on a line of 100 columns as fit.
+// filled lays short items out as rustfmt does: as many on a line of 100 columns as fit with a space behind them.
 func filled(items []string) string {
 	var text, line strings.Builder
 	for _, item := range items {
-		if line.Len() > 0 && 4+line.Len()+len(item)+2 > 100 {
+		if line.Len() > 0 && 4+line.Len()+len(item)+len(" , ") > 100 {
 			fmt.Fprintf(&text, "    %s\n", line.String())
 			line.Reset()
 		}
@@ -109,7 +109,7 @@ func main() {
 	fmt.Fprintf(out, "#[cfg(test)]\npub(crate) const UNICODE_VERSION: &str = %q;\n\n", unicode.Version)
 	fmt.Fprintf(out, "/// Where the letters (categories L*) begin and end, by turns.\n")
 	fmt.Fprintf(out, "pub(crate) const LETTERS: [u32; %d] = [\n%s];\n\n", len(bounds), filled(bounds))
-	fmt.Fprintf(out, "/// First and last character of a run, the step from one to the next, and the distance to what they fold to.\n")
+	fmt.Fprintf(out, "/// First and last character of a run, the step within it, and the distance to what they fold to.\n")
 	fmt.Fprintf(out, "pub(crate) const FOLDS: [(u32, u32, u32, i32); %d] = [\n", len(runs))
 	for _, r := range runs {
 		fmt.Fprintf(out, "    (%#x, %#x, %d, %d),\n", r.first, r.last, r.stride, r.delta)

@@ -66,7 +66,7 @@ impl<'s, R: Read + Seek> Contents<'s, R> {
         entry: &Entry,
         is_directory: bool,
     ) -> Result<Content, ContentError> {
-        let header = entry.header.ok_or(EntryProblem::LocalHeader)?;
+        let header = entry.offset().ok_or(EntryProblem::LocalHeader)?;
         let data = header + self.local_header(header)?;
         if is_directory {
             // Whatever else is declared for it is never read.

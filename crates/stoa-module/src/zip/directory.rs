@@ -32,16 +32,23 @@ pub(super) struct Directory {
 
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Where the local header is; `None` for an offset that no file has.
-    pub(super) header: Option<u64>,
+    /// Where the local header is said to be; it may be below zero.
+    offset: i64,
     /// The declared sizes, in bytes.
     pub(super) compressed: u64,
     pub(super) size: u64,
     pub(super) crc: u32,
     pub(super) method: u16,
     pub(super) flags: u16,
-    name_at: usize,
     name_length: u16,
+    name_at: u32,
+}
+
+impl Entry {
+    /// Where the local header is, if any file can have one there.
+    pub(super) fn offset(&self) -> Option<u64> {
+        u64::try_from(self.offset).ok()
+    }
 }
 
 impl Directory {
@@ -90,17 +97,18 @@ impl Directory {
             .ok_or_else(|| refuse(EntryProblem::Prefix(self.prefix.clone())))?;
         let name = std::str::from_utf8(name)
             .map_err(|_| refuse(EntryProblem::Name(PathProblem::Encoding)))?;
-        let name_length =
-            u16::try_from(name.len()).map_err(|_| ZipError::Format("a name is too long"))?;
+        let too_long = |_| ZipError::limit("the sum of the names", u32::MAX.into());
+        let name_length = u16::try_from(name.len()).map_err(too_long)?;
+        let name_at = u32::try_from(self.names.len()).map_err(too_long)?;
         self.entries.push(Entry {
-            header: u64::try_from(header.offset.wrapping_add(base)).ok(),
+            offset: header.offset.wrapping_add(base),
             compressed: header.compressed,
             size: header.size,
             crc: header.crc,
             method: header.method,
             flags: header.flags,
-            name_at: self.names.len(),
             name_length,
+            name_at,
         });
         self.names.push_str(name);
         Ok(())
@@ -122,8 +130,8 @@ impl Directory {
 }
 
 fn name_in<'n>(names: &'n str, entry: &Entry) -> &'n str {
-    let end = entry.name_at + usize::from(entry.name_length);
-    names.get(entry.name_at..end).unwrap_or_default()
+    let start = entry.name_at as usize;
+    names.get(start..start + usize::from(entry.name_length)).unwrap_or_default()
 }
 
 /// What the end record says.
