@@ -1,0 +1,187 @@
+//! The figures as a table, and whether they hold.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::measure::{CROWD, Counts, Figures, Measured, Passes};
+
+/// MiB that stoa may hold at rest, and at most while clients pull all modules cold and warm.
+const IDLE: f64 = 25.0;
+const PEAK: f64 = 100.0;
+
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) data: String,
+    pub(crate) passes: Passes,
+    /// Stoa is the first.
+    pub(crate) servers: Vec<(String, Figures)>,
+    pub(crate) counts: Counts,
+}
+
+/// One of the warm passes.
+type WarmPass = fn(&Figures) -> &Measured;
+
+/// A figure that is promised.
+struct Promise {
+    text: String,
+    holds: bool,
+}
+
+impl Report {
+    pub(crate) fn holds(&self) -> bool {
+        self.promises().iter().all(|promise| promise.holds)
+    }
+
+    fn promises(&self) -> Vec<Promise> {
+        let mut promises = Vec::new();
+        let mut promise = |text, holds| promises.push(Promise { text, holds });
+        if let Some((_, stoa)) = self.servers.first() {
+            let wrong: u64 = [&stoa.cold, &stoa.all, &stoa.zips, &stoa.small]
+                .iter()
+                .map(|it| it.pass.failed + it.pass.different)
+                .sum();
+            promise(
+                format!("every answer right, bytes as the upstream's: {wrong} wrong"),
+                wrong == 0,
+            );
+            promise(format!("idle at most {IDLE} MiB: {:.1}", stoa.idle), stoa.idle <= IDLE);
+            promise(
+                format!(
+                    "peak at most {PEAK} MiB, {} clients, cold and warm: {:.1}",
+                    self.passes.connections, stoa.peak
+                ),
+                stoa.peak <= PEAK,
+            );
+        }
+        let Counts { go_mods, zips, crowd, crowd_requests } = self.counts;
+        promise(
+            format!(
+                "one upstream request for {CROWD} clients of one cold zip: {crowd_requests}, {crowd} served"
+            ),
+            crowd_requests == 1 && crowd == CROWD as u64,
+        );
+        promise(format!("no .zip fetched for {go_mods} .mod: {zips}"), zips == 0 && go_mods > 0);
+        promises
+    }
+
+    pub(crate) fn terminal(&self) -> String {
+        let rows = self.rows();
+        let width = |column: usize| {
+            rows.iter()
+                .filter_map(|row| row.get(column))
+                .map(|it| it.chars().count())
+                .max()
+                .unwrap_or(0)
+        };
+        let widths: Vec<_> = (0..rows[0].len()).map(width).collect();
+        let mut text = String::new();
+        for row in &rows {
+            for (at, cell) in row.iter().enumerate() {
+                let width = widths[at];
+                _ = match at {
+                    0 => write!(text, "{cell:width$}"),
+                    _ => write!(text, "  {cell:>width$}"),
+                };
+            }
+            text.push('\n');
+        }
+        text.push('\n');
+        for (name, figures) in &self.servers {
+            for wrong in &figures.cold.pass.wrong {
+                _ = writeln!(text, "{name}, cold: {wrong}");
+            }
+        }
+        for promise in self.promises() {
+            let verdict = if promise.holds { "PASS" } else { "FAIL" };
+            _ = writeln!(text, "{verdict}  {}", promise.text);
+        }
+        text
+    }
+
+    pub(crate) fn markdown(&self) -> String {
+        let mut text =
+            "# Figures\n\nWritten by `just bench --write`; see [README.md](README.md).\n\n"
+                .to_owned();
+        let today = jiff::Zoned::now().date();
+        _ = writeln!(text, "- {today}, {}", machine());
+        _ = writeln!(text, "- {}; {} connections", self.data, self.passes.connections);
+        text += "- Client, upstream and server share the cores; the processor time is the server's alone.\n\n";
+        for (at, row) in self.rows().iter().enumerate() {
+            _ = writeln!(text, "| {} |", row.join(" | "));
+            if at == 0 {
+                _ = writeln!(text, "|---|{}", "---:|".repeat(row.len() - 1));
+            }
+        }
+        text += "\n";
+        for promise in self.promises() {
+            let verdict = if promise.holds { "PASS" } else { "FAIL" };
+            _ = writeln!(text, "- {verdict}: {}", promise.text);
+        }
+        text
+    }
+
+    /// The first row is the head; after the servers, stoa's share of each other one's figure.
+    fn rows(&self) -> Vec<Vec<String>> {
+        let names: Vec<_> = self.servers.iter().map(|(name, _)| name.clone()).collect();
+        let ratios = names.iter().skip(1).map(|name| format!("stoa ÷ {name}"));
+        let mut rows =
+            vec![[String::new()].into_iter().chain(names.iter().cloned()).chain(ratios).collect()];
+        let mut row = |name: &str, decimals: usize, figure: &dyn Fn(&Figures) -> f64| {
+            let figures: Vec<_> = self.servers.iter().map(|(_, it)| figure(it)).collect();
+            let texts = figures.iter().map(|it| format!("{it:.decimals$}"));
+            let ratios = figures.iter().skip(1).map(|other| {
+                let ratio = figures[0] / other;
+                if ratio.is_finite() { format!("{ratio:.2}") } else { String::new() }
+            });
+            rows.push([name.to_owned()].into_iter().chain(texts).chain(ratios).collect());
+        };
+        row("start, ms", 0, &|it| milliseconds(it.start));
+        row("idle, MiB", 1, &|it| it.idle);
+        row("peak after cold, MiB", 1, &|it| it.cold_peak);
+        row("peak, MiB", 1, &|it| it.peak);
+        row("upstream requests, cold", 0, &|it| it.asked.total() as f64);
+        row("most for one module's file", 0, &|it| it.asked.most_of_modules() as f64);
+        row("most for one tile or record", 0, &|it| it.asked.most_of_sumdb() as f64);
+        row("which it had not", 0, &|it| it.asked.absent as f64);
+        row("cold, s", 2, &|it| it.cold.pass.took.as_secs_f64());
+        row("cold, wrong", 0, &|it| (it.cold.pass.failed + it.cold.pass.different) as f64);
+        row("cold, p50 ms", 2, &|it| milliseconds(it.cold.pass.percentile(50)));
+        row("cold, p99 ms", 2, &|it| milliseconds(it.cold.pass.percentile(99)));
+        row("cold, CPU s", 2, &|it| it.cold.cpu.as_secs_f64());
+        let warm: [(&str, WarmPass); 3] =
+            [("all", |it| &it.all), ("zips", |it| &it.zips), ("small", |it| &it.small)];
+        for (name, of) in warm {
+            row(&format!("{name}, requests/s"), 0, &|it| of(it).pass.requests_per_second());
+            row(&format!("{name}, MB/s"), 1, &|it| of(it).pass.megabytes_per_second());
+            row(&format!("{name}, p50 ms"), 2, &|it| milliseconds(of(it).pass.percentile(50)));
+            row(&format!("{name}, p99 ms"), 2, &|it| milliseconds(of(it).pass.percentile(99)));
+            row(&format!("{name}, CPU µs/request"), 0, &|it| {
+                of(it).cpu.as_secs_f64() * 1e6 / of(it).pass.ok as f64
+            });
+            row(&format!("{name}, wrong"), 0, &|it| of(it).pass.failed as f64);
+        }
+        row("zips, CPU s/GB", 2, &|it| {
+            it.zips.cpu.as_secs_f64() / (it.zips.pass.bytes as f64 / 1e9)
+        });
+        rows
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+fn machine() -> String {
+    let line = |file: &str, key: &str| -> Option<String> {
+        let text = fs_err::read_to_string(file).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+        Some(line.trim_start_matches([' ', '\t', ':']).trim().to_owned())
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let model = line("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned());
+    let memory = line("/proc/meminfo", "MemTotal")
+        .and_then(|it| it.trim_end_matches(" kB").parse::<u64>().ok())
+        .map_or(0, |kib| kib.div_ceil(1024 * 1024));
+    let kernel = line("/proc/sys/kernel/osrelease", "").unwrap_or_default();
+    format!("{cores} cores of {model}, {memory} GiB, Linux {kernel}")
+}
