@@ -332,15 +332,22 @@ impl Mirror {
         let chain = self.inner.policy.chain(module.path());
         let hashes = database.lookup(module, chain, via).await?.hashes;
         if let Some(detail) = contradiction(database.name(), artifact, record.h1, &hashes) {
-            let error = Arc::new(
-                Error::new(
-                    ErrorClass::Mismatch,
-                    format!(
-                        "{asked}: refused, the stored content is not what was vouched for: {detail}"
-                    ),
-                )
-                .hint("it was stored while the checksum database was not asked about this module"),
+            let failure = Failure {
+                class: ErrorClass::Mismatch,
+                stage: Stage::Local,
+                source: "store".to_owned(),
+                detail: detail.clone(),
+                text: None,
+                retry_after: None,
+                tries: 0,
+            };
+            let error = Error::new(
+                ErrorClass::Mismatch,
+                format!("{asked}: refused, the stored content is not what was vouched for"),
             );
+            let error = Arc::new(error.because(vec![failure]).hint(
+                "it was stored while the checksum database was not asked about this module",
+            ));
             error!(module.path = %module.path(), module.version = %module.version(), detail,
                 "SECURITY: stored content contradicts the checksum database");
             self.inner.verdicts.remember(&asked, &error, MISMATCH_TTL);

@@ -20,7 +20,7 @@ const MAX_BYTES: usize = 600;
 const MAX_LINES: usize = 8;
 /// No single line may take the whole text.
 const MAX_LINE: usize = 240;
-const MAX_MESSAGE: usize = 300;
+const MAX_MESSAGE: usize = 240;
 
 /// The one place where a class becomes a status. 404 makes the go command ask its next proxy; nothing else here does.
 pub fn status(error: &Error) -> StatusCode {
@@ -78,17 +78,19 @@ pub fn text(error: &Error, request_id: &str) -> String {
     text.push('\n');
     let room = MAX_BYTES.saturating_sub(id.len() + hint.len());
     let lines = MAX_LINES - 2 - usize::from(!hint.is_empty());
-    for (said, failure) in error.failures.iter().enumerate() {
-        let next = format!("  {}\n", line(&failure.to_string(), MAX_LINE));
-        let left = error.failures.len() - said;
+    let said: Vec<_> =
+        error.failures.iter().map(|f| format!("  {}\n", line(&f.to_string(), MAX_LINE))).collect();
+    for (at, next) in said.iter().enumerate() {
+        let left = said.len() - at;
         let more = format!("  … and {left} more\n");
-        if text.len() + next.len() > room || (said + 1 == lines && left > 1) {
-            if text.len() + more.len() <= room {
-                text.push_str(&more);
-            }
+        // The last line needs no room behind it for the one that says how many are missing.
+        let behind = if left == 1 { 0 } else { more.len() };
+        let last_line = at + 1 == lines;
+        if text.len() + next.len() + behind > room || (last_line && left > 1) {
+            text.push_str(&more);
             break;
         }
-        text.push_str(&next);
+        text.push_str(next);
     }
     text + &hint + &id
 }
