@@ -90,7 +90,7 @@ impl Files {
             Decision::Place(record) => Some((record, Some(temporary))),
         };
         let sidecar = if let Some((record, body)) = temporary {
-            sidecar.artifacts.insert(artifact, record);
+            sidecar.set(artifact, Some(record));
             self.replace_sidecar(module, &place, sidecar, body.map(|body| (artifact, body)))?
         } else {
             let sidecar = Arc::new(sidecar);
@@ -116,15 +116,16 @@ impl Files {
         let lock = self.version_locks.of(module);
         let held = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let OnDisk::Sidecar(mut sidecar) = read_sidecar(&place.sidecar())? else { return Ok(None) };
-        let Some(record) = sidecar.artifacts.get_mut(&artifact) else { return Ok(None) };
+        let Some(record) = sidecar.of(artifact) else { return Ok(None) };
         if record.state == state || matches!(record.state, State::Verified { .. }) {
-            let sidecar = Arc::new(sidecar);
+            let sidecar = Arc::new(*sidecar);
             self.sidecars.replaced(module, Arc::clone(&sidecar));
             return Ok(Some(sidecar));
         }
-        record.state = state;
+        let record = ArtifactRecord { state, ..record.clone() };
+        sidecar.set(artifact, Some(record));
         let unsettled = self.durable.make_directories(&self.layout.download(), &place.dir)?;
-        let sidecar = self.replace_sidecar(module, &place, sidecar, None)?;
+        let sidecar = self.replace_sidecar(module, &place, *sidecar, None)?;
         drop(held);
         self.durable.settle(unsettled)?;
         Ok(Some(sidecar))
@@ -169,7 +170,7 @@ impl Files {
         place: &VersionFiles,
     ) -> Result<Sidecar, Error> {
         match read_sidecar(&place.sidecar())? {
-            OnDisk::Sidecar(sidecar) => Ok(sidecar),
+            OnDisk::Sidecar(sidecar) => Ok(*sidecar),
             OnDisk::Missing => Ok(Sidecar::default()),
             OnDisk::Damaged(error) => {
                 let note = QuarantineNote {

@@ -23,7 +23,14 @@ const TOLERATED: [&str; 3] = ["lost+found", "cache", "git"];
 /// The exclusive lock on a data directory; released on drop or by the end of the process, however it ends.
 #[derive(Debug)]
 pub(crate) struct DirectoryLock {
-    _file: fs_err::File,
+    file: fs_err::File,
+}
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that another thread is just starting shares the open file until it executes.
+        let _: Result<(), rustix::io::Errno> = flock(self.file.file(), FlockOperation::Unlock);
+    }
 }
 
 /// Makes the directory, takes its lock, checks its version and sweeps `cache/tmp`.
@@ -78,7 +85,7 @@ fn lock(layout: &Layout) -> Result<DirectoryLock, Error> {
         writeln!(file, "{}", process::id())
     };
     write(&mut file).map_err(failed)?;
-    Ok(DirectoryLock { _file: file })
+    Ok(DirectoryLock { file })
 }
 
 /// A missing `VERSION` is fine: the directory is new, or was cut off from power while it was.

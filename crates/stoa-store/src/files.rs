@@ -135,7 +135,7 @@ impl Files {
         place: &VersionFiles,
     ) -> Result<Option<Arc<Sidecar>>, Error> {
         self.sidecars.load(module, || match read_sidecar(&place.sidecar())? {
-            OnDisk::Sidecar(sidecar) => Ok(Some(sidecar)),
+            OnDisk::Sidecar(sidecar) => Ok(Some(*sidecar)),
             OnDisk::Missing => Ok(None),
             OnDisk::Damaged(why) => {
                 warn!(
@@ -151,7 +151,7 @@ impl Files {
 /// What lies where a sidecar belongs.
 pub(crate) enum OnDisk {
     Missing,
-    Sidecar(Sidecar),
+    Sidecar(Box<Sidecar>),
     /// Torn, or not ours; with the reason.
     Damaged(String),
 }
@@ -160,7 +160,7 @@ pub(crate) fn read_sidecar(path: &Path) -> Result<OnDisk, Error> {
     match read_if_there(path)? {
         None => Ok(OnDisk::Missing),
         Some(text) => Ok(match serde_json::from_slice(&text) {
-            Ok(sidecar) => OnDisk::Sidecar(sidecar),
+            Ok(sidecar) => OnDisk::Sidecar(Box::new(sidecar)),
             Err(error) => OnDisk::Damaged(error.to_string()),
         }),
     }

@@ -120,7 +120,7 @@ impl Files {
         for module in self.with_sidecar(path)? {
             let place = self.layout.version(&module)?;
             let sidecar = match read_sidecar(&place.sidecar())? {
-                OnDisk::Sidecar(sidecar) => sidecar,
+                OnDisk::Sidecar(sidecar) => *sidecar,
                 OnDisk::Missing => continue,
                 OnDisk::Damaged(error) => {
                     warn!(path = %place.sidecar().display(), error, "a damaged sidecar");

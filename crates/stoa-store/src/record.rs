@@ -1,6 +1,6 @@
 //! What a sidecar says: the durable record of each artifact of one version.
 
-use std::{collections::BTreeMap, fs::File};
+use std::fs::File;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -65,27 +65,46 @@ impl State {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "OnDisk", try_from = "OnDisk")]
 pub struct Sidecar {
-    pub artifacts: BTreeMap<Artifact, ArtifactRecord>,
+    // Not a map: one map node takes as much memory as eleven records.
+    info: Option<ArtifactRecord>,
+    go_mod: Option<ArtifactRecord>,
+    zip: Option<ArtifactRecord>,
 }
 
 impl Sidecar {
     /// The record of one artifact.
     pub fn of(&self, artifact: Artifact) -> Option<&ArtifactRecord> {
-        self.artifacts.get(&artifact)
+        match artifact {
+            Artifact::Info => self.info.as_ref(),
+            Artifact::Mod => self.go_mod.as_ref(),
+            Artifact::Zip => self.zip.as_ref(),
+        }
     }
 
-    /// Bytes this takes in memory, about.
+    /// What is recorded, in the order `.info`, `.mod`, `.zip`.
+    pub fn records(&self) -> impl Iterator<Item = (Artifact, &ArtifactRecord)> {
+        Artifact::ALL.into_iter().filter_map(|one| self.of(one).map(|record| (one, record)))
+    }
+
+    pub(crate) fn set(&mut self, artifact: Artifact, record: Option<ArtifactRecord>) {
+        match artifact {
+            Artifact::Info => self.info = record,
+            Artifact::Mod => self.go_mod = record,
+            Artifact::Zip => self.zip = record,
+        }
+    }
+
+    /// Bytes this takes in memory beyond its own size.
     pub(crate) fn weight(&self) -> usize {
-        self.artifacts
-            .values()
-            .map(|record| {
-                size_of::<(Artifact, ArtifactRecord)>()
-                    + record.source.len()
-                    + record.state.detail().map_or(0, str::len)
-            })
-            .sum()
+        let text = |record: &ArtifactRecord| {
+            record.source.len() + record.state.detail().map_or(0, str::len) + 2 * ALLOCATION
+        };
+        self.records().map(|(_, record)| text(record)).sum()
     }
 }
+
+/// What the allocator adds to a short text, about.
+const ALLOCATION: usize = 16;
 
 /// The only form of a sidecar this program reads and writes.
 const SIDECAR_FORM: u32 = 1;
@@ -102,30 +121,20 @@ struct OnDisk {
 }
 
 impl From<Sidecar> for OnDisk {
-    fn from(mut sidecar: Sidecar) -> Self {
-        Self {
-            stoa: SIDECAR_FORM,
-            info: sidecar.artifacts.remove(&Artifact::Info),
-            go_mod: sidecar.artifacts.remove(&Artifact::Mod),
-            zip: sidecar.artifacts.remove(&Artifact::Zip),
-        }
+    fn from(Sidecar { info, go_mod, zip }: Sidecar) -> Self {
+        Self { stoa: SIDECAR_FORM, info, go_mod, zip }
     }
 }
 
 impl TryFrom<OnDisk> for Sidecar {
     type Error = String;
 
-    fn try_from(disk: OnDisk) -> Result<Self, String> {
-        if disk.stoa != SIDECAR_FORM {
-            return Err(format!("a sidecar of form {}, known is {SIDECAR_FORM}", disk.stoa));
+    fn try_from(OnDisk { stoa, info, go_mod, zip }: OnDisk) -> Result<Self, String> {
+        if stoa == SIDECAR_FORM {
+            Ok(Self { info, go_mod, zip })
+        } else {
+            Err(format!("a sidecar of form {stoa}, known is {SIDECAR_FORM}"))
         }
-        let parts =
-            [(Artifact::Info, disk.info), (Artifact::Mod, disk.go_mod), (Artifact::Zip, disk.zip)];
-        let artifacts = parts
-            .into_iter()
-            .filter_map(|(artifact, record)| record.map(|record| (artifact, record)))
-            .collect();
-        Ok(Self { artifacts })
     }
 }
 
@@ -152,9 +161,7 @@ mod tests {
             first_seen: "2026-01-02T03:04:05Z".parse().unwrap(),
         };
         let info = ArtifactRecord { h1: None, state: State::Uncovered, size: 0, ..record.clone() };
-        let sidecar = Sidecar {
-            artifacts: BTreeMap::from([(Artifact::Mod, record), (Artifact::Info, info)]),
-        };
+        let sidecar = Sidecar { info: Some(info), go_mod: Some(record), zip: None };
         let text = serde_json::to_string(&sidecar).unwrap();
         assert_eq!(
             text,

@@ -54,8 +54,8 @@ fn visit(files: &Files, below: &Path, rows: &mpsc::Sender<Row>) -> bool {
     let Some(Ok(path)) = below.to_str().map(ModulePath::parse_escaped) else { return true };
     let mut whole = true;
     let reconciled = files.reconcile(&path, |module, sidecar| {
-        for (artifact, record) in sidecar.artifacts {
-            let row = Row { module: module.clone(), artifact, record };
+        for (artifact, record) in sidecar.records() {
+            let row = Row { module: module.clone(), artifact, record: record.clone() };
             whole &= rows.blocking_send(row).is_ok();
         }
     });

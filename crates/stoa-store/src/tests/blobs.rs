@@ -32,7 +32,7 @@ async fn a_version_is_laid_out_as_go_does() {
     let sidecar = store.sidecar(&big).await.unwrap().unwrap();
     let on_disk = fs_err::read(place.layout().version(&big).unwrap().sidecar()).unwrap();
     assert_eq!(serde_json::from_slice::<Sidecar>(&on_disk).unwrap(), *sidecar);
-    assert_eq!(sidecar.artifacts.len(), 3);
+    assert_eq!(sidecar.records().count(), 3);
     assert_agreement(&place, &store, &[big]).await;
 }
 
@@ -110,7 +110,7 @@ async fn commits_of_one_version_do_not_lose_each_other() {
     tasks.join_all().await;
     for one in &modules {
         assert_eq!(hits(&store, one).await, "imz", "{one}");
-        assert_eq!(store.sidecar(one).await.unwrap().unwrap().artifacts.len(), 3);
+        assert_eq!(store.sidecar(one).await.unwrap().unwrap().records().count(), 3);
     }
     assert_agreement(&place, &store, &modules).await;
 }

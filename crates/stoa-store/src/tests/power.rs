@@ -50,7 +50,7 @@ async fn what_a_power_cut_leaves_is_found_and_healed() {
     let older = |l: &Layout, m: &ModuleVersion| {
         let text = fs_err::read(files(l, m).sidecar()).unwrap();
         let mut sidecar: Sidecar = serde_json::from_slice(&text).unwrap();
-        sidecar.artifacts.remove(&Artifact::Zip);
+        sidecar.set(Artifact::Zip, None);
         fs_err::write(files(l, m).sidecar(), serde_json::to_vec(&sidecar).unwrap()).unwrap();
         remove(files(l, m).zip_hash());
     };
