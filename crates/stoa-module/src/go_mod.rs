@@ -3,9 +3,11 @@
 mod lines;
 mod unquote;
 
+use std::sync::Arc;
+
 use crate::semver;
 use crate::version::Version;
-use lines::{Comments, Line, Statement, statements};
+use lines::{Comments, for_each_line};
 use unquote::unquote;
 
 /// What is understood of a go.mod file.
@@ -32,8 +34,8 @@ pub struct Retract {
     pub low: String,
     /// The last version, as it is written; the same as the first where only one is named.
     pub high: String,
-    /// The comment, its lines joined by newlines.
-    pub rationale: String,
+    /// The comment, its lines joined by newlines. The lines of a block may share it.
+    pub rationale: Arc<str>,
 }
 
 impl Retract {
@@ -50,24 +52,10 @@ impl GoMod {
     pub fn parse_lax(text: &[u8]) -> Self {
         let text = String::from_utf8_lossy(text);
         let mut go_mod = Self::default();
-        for statement in statements(&text) {
-            match statement {
-                Statement::Line(line) => {
-                    if let Some((verb, arguments)) = line.tokens.split_first() {
-                        go_mod.add(verb, arguments, &line.comments);
-                    }
-                }
-                Statement::Block { verb, comments, lines } => {
-                    for Line { tokens, comments: own } in &lines {
-                        let comments = if own.is_empty() { &comments } else { own };
-                        // Only these may be blocks.
-                        if matches!(verb, "module" | "require" | "retract") {
-                            go_mod.add(verb, tokens, comments);
-                        }
-                    }
-                }
-            }
-        }
+        // Only these may be blocks.
+        for_each_line(&text, &["module", "require", "retract"], |verb, arguments, comments| {
+            go_mod.add(verb, arguments, comments);
+        });
         go_mod
     }
 

@@ -132,8 +132,16 @@ fn parse_url(item: &str) -> Result<Url, InvalidProxyList> {
 /// Takes the user and the password out of a text that may not even be a URL.
 fn redact(item: &str) -> String {
     let start = item.find("//").map_or(0, |at| at + 2);
-    match item.rfind('@') {
-        Some(at) if at >= start => format!("{}xxxxx{}", &item[..start], &item[at..]),
+    let (scheme, rest) = item.split_at(start);
+    if let Some(at) = rest.rfind('@') {
+        return format!("{scheme}xxxxx{}", &rest[at..]);
+    }
+    // What stands for a port may be a password whose end was cut off with its separator.
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.bytes().all(|b| b.is_ascii_digit()) => {
+            format!("{scheme}{host}:xxxxx{}", &rest[authority.len()..])
+        }
         _ => item.to_owned(),
     }
 }

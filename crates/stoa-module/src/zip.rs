@@ -98,9 +98,9 @@ pub enum ZipError {
     #[error("not a valid zip file: {0}")]
     Format(&'static str),
     /// One of the limits is passed.
-    #[error("{what} is larger than the limit of {limit}")]
+    #[error("the zip has more than {limit} {what}")]
     Limit {
-        /// What is too large.
+        /// What is too much: the unit, and where.
         what: &'static str,
         /// The most it may be.
         limit: u64,
@@ -195,7 +195,7 @@ pub fn check_zip<R: Read + Seek>(
 ) -> Result<CheckedZip, ZipError> {
     let mut source = Source::new(reader)?;
     if source.size() > limits.max_zip_bytes {
-        return Err(ZipError::limit("the zip file", limits.max_zip_bytes));
+        return Err(ZipError::limit("bytes", limits.max_zip_bytes));
     }
     let prefix = format!("{module}/");
     let mut directory = Directory::read(&mut source, &prefix, limits)?;
@@ -246,17 +246,14 @@ fn check_names_and_sizes(
         files += 1;
         sum = sum.saturating_add(entry.size);
         if sum > limits.max_uncompressed_bytes {
-            return Err(ZipError::limit(
-                "the sum of the files in the zip",
-                limits.max_uncompressed_bytes,
-            ));
+            return Err(ZipError::limit("bytes of files", limits.max_uncompressed_bytes));
         }
         match path {
             "go.mod" if entry.size > limits.max_go_mod_bytes => {
-                return Err(ZipError::limit("the go.mod file", limits.max_go_mod_bytes));
+                return Err(ZipError::limit("bytes in go.mod", limits.max_go_mod_bytes));
             }
             "LICENSE" if entry.size > limits.max_license_bytes => {
-                return Err(ZipError::limit("the LICENSE file", limits.max_license_bytes));
+                return Err(ZipError::limit("bytes in LICENSE", limits.max_license_bytes));
             }
             _ => {}
         }

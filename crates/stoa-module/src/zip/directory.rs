@@ -69,10 +69,10 @@ impl Directory {
                     directory.add(&header, &variable, end.base)?;
                     let (entries, names) = (directory.entries.len(), directory.names.len());
                     if entries as u64 > limits.max_files {
-                        return Err(ZipError::limit("the number of entries", limits.max_files));
+                        return Err(ZipError::limit("entries", limits.max_files));
                     }
                     if names as u64 > limits.max_name_bytes {
-                        return Err(ZipError::limit("the sum of the names", limits.max_name_bytes));
+                        return Err(ZipError::limit("bytes of names", limits.max_name_bytes));
                     }
                 }
                 Next::Malformed => break,
@@ -97,7 +97,7 @@ impl Directory {
             .ok_or_else(|| refuse(EntryProblem::Prefix(self.prefix.clone())))?;
         let name = std::str::from_utf8(name)
             .map_err(|_| refuse(EntryProblem::Name(PathProblem::Encoding)))?;
-        let too_long = |_| ZipError::limit("the sum of the names", u32::MAX.into());
+        let too_long = |_| ZipError::limit("bytes of names", u32::MAX.into());
         let name_length = u16::try_from(name.len()).map_err(too_long)?;
         let name_at = u32::try_from(self.names.len()).map_err(too_long)?;
         self.entries.push(Entry {

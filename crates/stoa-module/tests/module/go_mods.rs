@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use stoa_module::{GoMod, Version, module_line};
@@ -214,6 +216,19 @@ fn go_mod_like() -> impl Strategy<Value = String> {
     prop::collection::vec(statement, 1..5).prop_map(|statements| statements.concat())
 }
 
+/// Work and memory grow with the file, not with its square.
+#[test]
+fn large_files() {
+    let line = "retract ".to_owned() + &"a ".repeat(1 << 20);
+    assert!(GoMod::parse_lax(line.as_bytes()).retract.len() == 1);
+    let comment = "// ".to_owned() + &"why ".repeat(1 << 18) + "\n";
+    let block = format!("{comment}retract (\n{})\n", "v1.0.0\n".repeat(50_000));
+    let go_mod = GoMod::parse_lax(block.as_bytes());
+    assert_eq!(go_mod.retract.len(), 50_000);
+    let shared = |n: usize| Arc::ptr_eq(&go_mod.retract[0].rationale, &go_mod.retract[n].rationale);
+    assert!(shared(1) && shared(49_999));
+}
+
 proptest! {
     #[test]
     fn no_input_panics(bytes in any::<Vec<u8>>(), text in any::<String>(), like in go_mod_like(), quoted in "module \"[\\\\a-z0-7\"xuU]{0,12}") {
@@ -247,7 +262,7 @@ fn go_agrees_on_go_mod_files() {
         assert_eq!(go["go"], or_null(&ours.go), "{text}");
         assert_eq!(go["require"], json!(ours.require), "{text}");
         let retract: Vec<_> =
-            ours.retract.iter().map(|r| [&r.low, &r.high, &r.rationale]).collect();
+            ours.retract.iter().map(|r| [&*r.low, &*r.high, &*r.rationale]).collect();
         assert_eq!(go["retract"], json!(retract), "{text}");
     }
     assert!(fine > 1000, "files that Go takes are among them: {fine}");

@@ -50,8 +50,8 @@ fn refusals() {
     check("ftp://a.com", "proxy \"ftp://a.com\" must be an http, https or file URL");
     check("ssh://git@a.com/x", "proxy \"ssh://xxxxx@a.com/x\" must be an http, https or file URL");
     check("https://", "proxy \"https://\" is no URL: empty host");
-    check("https://a.com:x", "proxy \"https://a.com:x\" is no URL: invalid port number");
-    check("file:x", "proxy \"file:x\" is no URL: invalid port number");
+    check("https://a.com:x", "proxy \"https://a.com:xxxxx\" is no URL: invalid port number");
+    check("file:x", "proxy \"file:xxxxx\" is no URL: invalid port number");
     check("file:\t//localhost/x", "proxy \"file:\\t//localhost/x\" contains a control character");
     check(
         "https://a.com\nhttps://b.com",
@@ -88,6 +88,11 @@ fn secrets_are_not_shown() {
     );
     check("https://user:sec@secret@", "proxy \"https://xxxxx@\" is no URL: empty host");
     check("ftp://u:secret@a.com", "proxy \"ftp://xxxxx@a.com\" must be an http, https or file URL");
+    // The separator of lists in a password.
+    check(
+        "https://user:secret,word@a.com",
+        "proxy \"https://user:xxxxx\" is no URL: invalid port number",
+    );
     // The secret is still in the URL.
     let list = ProxyList::parse("https://user:secret@a.com").expect("a list");
     let stoa_module::ProxySource::Url(url) = &list.items[0].source else { panic!("a URL") };
