@@ -170,7 +170,7 @@ fn text(random: &mut Random, length: usize) -> Vec<u8> {
             text.extend_from_within(lines[random.below(lines.len())].clone());
             continue;
         }
-        for _ in 0..1 + random.below(8) {
+        for _ in 0..=random.below(8) {
             // The first words come most often.
             let word = (0..3).map(|_| random.below(words.len())).min().unwrap_or_default();
             text.extend_from_slice(words[word].as_bytes());
