@@ -26,7 +26,7 @@ fmt-check:
 deny:
     cargo deny check bans licenses sources
 
-# Figures of the release build; `just bench --help`.
+# Figures of the release build; `just bench --help`. Two builds, so that the server is the one that is shipped.
 bench *args:
-    cargo build --release -p stoa -p stoa-bench
+    cargo build --release -p stoa
     cargo run --quiet --release -p stoa-bench -- {{args}}
