@@ -164,7 +164,7 @@ async fn the_index_follows_from_the_store() {
     let counted = async {
         loop {
             let home = stoa.get("").await;
-            if home.text().contains("2 versions of 2 modules") {
+            if home.text().contains("Stored: 2 versions of 2 modules") {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -49,7 +49,7 @@ impl Error {
             ErrorClass::Corrupt => "what arrived is damaged or malformed",
             ErrorClass::Timeout => "no source answered in time",
             ErrorClass::Full => "no room to store it",
-            _ => "no source could be reached",
+            _ => "no source could serve it",
         };
         Self::new(class, format!("{asked}: {conclusion}")).because(failures)
     }

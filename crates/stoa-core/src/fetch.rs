@@ -1,6 +1,6 @@
 //! One cold artifact: walk the chain, check what arrives, compare it with the checksum database, commit.
 
-use std::io::Read as _;
+use std::io::{BufReader, Read as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -241,16 +241,13 @@ impl Mirror {
         if artifact == Artifact::Zip {
             let limits = ZipLimits::default();
             let wanted = module.clone();
-            // A semaphore that is never closed gives a permit in the end; the work before it is bounded.
-            let permit = Arc::clone(&self.inner.verifying).acquire_owned().await;
-            let checked = tokio::task::spawn_blocking(move || {
-                let _permit = permit;
-                check_zip(std::io::BufReader::with_capacity(READ_BUFFER, reader), &wanted, &limits)
+            let inspected = self.inner.inspectors.run(move || {
+                check_zip(BufReader::with_capacity(READ_BUFFER, reader), &wanted, &limits)
             });
-            return match checked.await {
-                Ok(Ok(checked)) => Ok(Some(checked.h1)),
-                Ok(Err(error)) => Err(corrupt(format!("not a module zip: {error}"))),
-                Err(_) => Err(internal("the inspection of the zip failed".to_owned())),
+            return match inspected.await {
+                Some(Ok(checked)) => Ok(Some(checked.h1)),
+                Some(Err(error)) => Err(corrupt(format!("not a module zip: {error}"))),
+                None => Err(internal("the inspection of the zip failed".to_owned())),
             };
         }
         let mut text = Vec::new();
@@ -345,9 +342,10 @@ impl Mirror {
                 ErrorClass::Mismatch,
                 format!("{asked}: refused, the stored content is not what was vouched for"),
             );
-            let error = Arc::new(error.because(vec![failure]).hint(
-                "it was stored while the checksum database was not asked about this module",
-            ));
+            let error =
+                Arc::new(error.because(vec![failure]).hint(
+                    "it was stored while the checksum database was not asked about this module",
+                ));
             error!(module.path = %module.path(), module.version = %module.version(), detail,
                 "SECURITY: stored content contradicts the checksum database");
             self.inner.verdicts.remember(&asked, &error, MISMATCH_TTL);

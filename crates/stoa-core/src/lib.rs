@@ -14,6 +14,7 @@ mod absent;
 mod error;
 mod fetch;
 mod flight;
+mod inspectors;
 mod mirror;
 mod mutable;
 mod policy;

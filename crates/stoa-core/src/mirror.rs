@@ -1,6 +1,7 @@
 //! The front door: what a parsed request is answered with.
 
 use std::fmt;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio::sync::Semaphore;
 use crate::absent::Verdicts;
 use crate::error::Error;
 use crate::flight::Flights;
+use crate::inspectors::Inspectors;
 use crate::mutable::Kept;
 use crate::policy::{Policy, is_toolchain};
 use crate::sumdb::Database;
@@ -127,21 +129,23 @@ pub(crate) struct Inner {
     pub answers: Arc<Flights<String, Landed<Arc<Kept>>>>,
     pub verdicts: Verdicts,
     pub fetching: Semaphore,
-    pub verifying: Arc<Semaphore>,
+    pub inspectors: Inspectors,
 }
 
 impl Mirror {
+    /// # Errors
+    /// The threads that inspect zips cannot be started.
     pub fn new(
         settings: Settings,
         policy: Policy,
         store: Store,
         client: Client,
         database: Option<Database>,
-    ) -> Self {
+    ) -> std::io::Result<Self> {
         let inner = Inner {
             verdicts: Verdicts::new(settings.negative_bytes),
             fetching: Semaphore::new(settings.max_concurrent),
-            verifying: Arc::new(Semaphore::new(settings.verify_concurrency)),
+            inspectors: Inspectors::new(settings.verify_concurrency)?,
             artifacts: Flights::new(),
             answers: Flights::new(),
             settings,
@@ -150,7 +154,7 @@ impl Mirror {
             client,
             database,
         };
-        Self { inner: Arc::new(inner) }
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     pub fn store(&self) -> &Store {
@@ -225,10 +229,16 @@ impl Mirror {
         if !self.may_hand_out(module, &stored.record) {
             self.verify_stored(module, artifact, &stored.record, via).await?;
         }
-        let (kind, body) = match artifact {
-            Artifact::Info => (Kind::Info, self.read_small(stored.file, &asked()).await?),
-            Artifact::Mod => (Kind::Mod, self.read_small(stored.file, &asked()).await?),
-            Artifact::Zip => (Kind::Zip, Body::File(stored.file, stored.record.size)),
+        let (kind, is_small) = match artifact {
+            Artifact::Info => (Kind::Info, true),
+            Artifact::Mod => (Kind::Mod, true),
+            Artifact::Zip => (Kind::Zip, false),
+        };
+        let size = stored.record.size;
+        let body = if is_small {
+            read_small(stored.file, size, &asked()).await?
+        } else {
+            Body::File(stored.file, size)
         };
         Ok(Some(Answer {
             body,
@@ -257,24 +267,6 @@ impl Mirror {
             return Some(pattern.to_owned());
         }
         (self.inner.database.is_none() && !is_toolchain(path)).then(|| "GOSUMDB=off".to_owned())
-    }
-
-    async fn read_small(&self, file: std::fs::File, asked: &str) -> Result<Body, Arc<Error>> {
-        use std::io::Read as _;
-
-        let read = tokio::task::spawn_blocking(move || {
-            let mut bytes = Vec::new();
-            let mut file = file;
-            file.read_to_end(&mut bytes).map(|_| Bytes::from(bytes))
-        });
-        match read.await {
-            Ok(Ok(bytes)) => Ok(Body::Bytes(bytes)),
-            Ok(Err(error)) => Err(Arc::new(Error::new(
-                ErrorClass::Internal,
-                format!("{asked}: the stored file cannot be read: {error}"),
-            ))),
-            Err(_) => Err(Error::lost(asked)),
-        }
     }
 
     async fn offline_artifact(
@@ -396,6 +388,22 @@ impl Mirror {
 impl fmt::Debug for Mirror {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mirror").finish_non_exhaustive()
+    }
+}
+
+/// The whole of a small file. Its buffer is made here and not on the pool's thread, which would keep the memory.
+async fn read_small(file: std::fs::File, size: u64, asked: &str) -> Result<Body, Arc<Error>> {
+    let mut bytes = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
+    let read = tokio::task::spawn_blocking(move || {
+        file.read_exact_at(&mut bytes, 0).map(|()| Bytes::from(bytes))
+    });
+    match read.await {
+        Ok(Ok(bytes)) => Ok(Body::Bytes(bytes)),
+        Ok(Err(error)) => Err(Arc::new(Error::new(
+            ErrorClass::Internal,
+            format!("{asked}: the stored file cannot be read: {error}"),
+        ))),
+        Err(_) => Err(Error::lost(asked)),
     }
 }
 

@@ -84,7 +84,7 @@ impl Client {
     /// Reads the authorities' files, the system's authorities and the netrc file, and blocks while it does. A system
     /// without any authorities is a failure of the first `https:` request, not one here.
     pub fn new(settings: Settings) -> Result<Self, Error> {
-        Self::with_resolver(settings, Arc::new(SystemResolver))
+        Self::with_resolver(settings, Arc::new(SystemResolver::default()))
     }
 
     /// A client that looks names up by other means than the system's resolver.

@@ -27,6 +27,8 @@ pub struct Status {
     pub listening_on: String,
     pub started: jiff::Timestamp,
     pub offline: bool,
+    /// Times the checksum database contradicted itself since the start.
+    pub security_errors: u64,
 }
 
 /// What the socket answers.
@@ -45,6 +47,7 @@ async fn status(State(app): State<Arc<App>>) -> Json<Status> {
         listening_on: app.listening_on.clone(),
         started: app.started,
         offline: app.offline,
+        security_errors: app.mirror.database().map_or(0, stoa_core::Database::security_errors),
     })
 }
 

@@ -226,7 +226,8 @@ async fn mirror(config: &Config, store: Store, client: Client) -> anyhow::Result
         max_concurrent: upstream.max_concurrent,
         verify_concurrency: config.limits.verify_concurrency,
     };
-    Ok(Mirror::new(settings, policy, store, client, database))
+    let mirror = Mirror::new(settings, policy, store, client, database);
+    mirror.context("the threads that inspect zips cannot be started")
 }
 
 /// Completes with the first SIGTERM or SIGINT. A second one ends the process at once: somebody is in a hurry.

@@ -19,7 +19,7 @@ use crate::failure::{Fault, Stage, span};
 const PROGRESS_BYTES: u64 = 4096;
 
 /// How much is collected before it is hashed and written. Each download under way holds one such buffer.
-const WRITE_BYTES: usize = 256 * 1024;
+const WRITE_BYTES: usize = 128 * 1024;
 
 /// An answer that is there; its body is still to come.
 pub(crate) trait Answer {
@@ -176,9 +176,6 @@ impl Sink for FileSink {
 
     async fn write(&mut self, mut chunk: Bytes) -> Result<(), Fault> {
         while !chunk.is_empty() {
-            if self.buffer.capacity() == 0 {
-                self.buffer.reserve_exact(WRITE_BYTES);
-            }
             let room = WRITE_BYTES - self.buffer.len();
             let part = chunk.split_to(room.min(chunk.len()));
             self.buffer.extend_from_slice(&part);

@@ -1,8 +1,9 @@
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::sync::Semaphore;
 
 tokio::task_local! {
     /// Set around each request, so that a bound that is reached can tell whether a name was still being looked up.
@@ -20,17 +21,33 @@ impl Progress {
     }
 }
 
+/// Names looked up at once. A look-up cannot be cancelled and holds a thread until the system gives up, long after the
+/// request did; without a bound a dead resolver would take every thread that files are opened on.
+const LOOKUPS: usize = 16;
+
 /// The system's resolver.
 #[derive(Debug)]
-pub(crate) struct SystemResolver;
+pub(crate) struct SystemResolver {
+    lookups: Arc<Semaphore>,
+}
+
+impl Default for SystemResolver {
+    fn default() -> Self {
+        Self { lookups: Arc::new(Semaphore::new(LOOKUPS)) }
+    }
+}
 
 impl Resolve for SystemResolver {
     fn resolve(&self, name: Name) -> Resolving {
+        let lookups = Arc::clone(&self.lookups);
         Box::pin(async move {
-            // The port is put in by the connector.
-            let found: Vec<SocketAddr> =
-                tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            Ok(Box::new(found.into_iter()) as Addrs)
+            let permit = lookups.acquire_owned().await?;
+            let found = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                // The port is put in by the connector.
+                (name.as_str(), 0).to_socket_addrs().map(Iterator::collect::<Vec<SocketAddr>>)
+            });
+            Ok(Box::new(found.await??.into_iter()) as Addrs)
         })
     }
 }

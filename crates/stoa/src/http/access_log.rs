@@ -25,9 +25,10 @@ const MAX_ID: usize = 64;
 /// What a request was about.
 #[derive(Clone, Debug)]
 pub struct Asked {
+    /// `list`, `latest`, `query`, `info`, `mod`, `zip` or `sumdb`.
     pub kind: &'static str,
-    pub path: String,
-    pub version: String,
+    /// Module path, and version or query; none for the checksum database, whose files are named by the path alone.
+    pub module: Option<(String, String)>,
 }
 
 /// How it was answered; put among the response's extensions by whoever answers.
@@ -42,8 +43,7 @@ impl Asked {
     pub fn of(request: &ModuleRequest) -> Self {
         let of = |kind, path: &dyn ToString, version: &dyn ToString| Self {
             kind,
-            path: path.to_string(),
-            version: version.to_string(),
+            module: Some((path.to_string(), version.to_string())),
         };
         match request {
             ModuleRequest::List(path) => of("list", path, &""),
@@ -52,7 +52,7 @@ impl Asked {
             ModuleRequest::Artifact { module, artifact } => {
                 of(artifact.extension(), module.path(), module.version())
             }
-            ModuleRequest::Sumdb { rest } => of("sumdb", rest, &""),
+            ModuleRequest::Sumdb { .. } => Self { kind: "sumdb", module: None },
         }
     }
 }
@@ -122,22 +122,22 @@ impl Line {
             .as_ref()
             .map_or(("-", ""), |one| (one.outcome, one.source.as_deref().unwrap_or("")));
         let asked = self.answered.as_ref().and_then(|one| one.asked.as_ref());
-        let Self { id, method, target, .. } = self;
+        let kind = asked.map_or("-", |asked| asked.kind);
+        let Self { id, method, target, .. } = &self;
         if !whole {
             warn!(
-                target: "access", request_id = id, method, url.path = target, status, bytes, duration_ms,
+                target: "access", request_id = id, method, url.path = target, status, kind, bytes, duration_ms,
                 "the client left, or the answer broke off"
             );
-        } else if let Some(asked) = asked {
+        } else if let Some((path, version)) = asked.and_then(|asked| asked.module.as_ref()) {
             info!(
-                target: "access", request_id = id, method, status, kind = asked.kind,
-                module.path = asked.path, module.version = asked.version, outcome, source, bytes, duration_ms,
-                "answered"
+                target: "access", request_id = id, method, status, kind, module.path = path,
+                module.version = version, outcome, source, bytes, duration_ms, "answered"
             );
         } else {
             info!(
-                target: "access", request_id = id, method, url.path = target, status, bytes, duration_ms,
-                "answered"
+                target: "access", request_id = id, method, status, kind, url.path = target, outcome, source, bytes,
+                duration_ms, "answered"
             );
         }
     }

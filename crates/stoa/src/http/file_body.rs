@@ -56,9 +56,10 @@ impl FileBody {
     }
 
     fn read_patiently(&self) -> JoinHandle<io::Result<Bytes>> {
-        let (file, start, length) = (Arc::clone(&self.file), self.part.start, self.next_piece());
+        let (file, start) = (Arc::clone(&self.file), self.part.start);
+        // Made here and not on the pool's thread, which would keep the memory.
+        let mut piece = BytesMut::zeroed(self.next_piece());
         tokio::task::spawn_blocking(move || {
-            let mut piece = BytesMut::zeroed(length);
             file.read_exact_at(&mut piece, start)?;
             Ok(piece.freeze())
         })

@@ -56,9 +56,9 @@ pub async fn home(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let base = base_url(&app, &headers);
     let stored = match app.mirror.store().counts().await {
         Ok(counts) => format!(
-            "{} versions of {} modules are stored ({}).",
-            counts.versions,
-            counts.modules,
+            "Stored: {} of {}, {}.",
+            count(counts.versions, "version"),
+            count(counts.modules, "module"),
             size(counts.bytes)
         ),
         Err(_) => {
@@ -115,6 +115,11 @@ fn base_url(app: &App, headers: &HeaderMap) -> String {
     };
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).filter(plain);
     format!("http://{}", host.unwrap_or(&app.listening_on))
+}
+
+/// For people: "1 module", "2 modules".
+fn count(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 /// For people: "1.5 GiB".
