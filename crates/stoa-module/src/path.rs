@@ -119,8 +119,9 @@ impl<'a> PathMajor<'a> {
             return matches!(semver::major(version), Some("v0" | "v1"))
                 || semver::build(version) == "+incompatible";
         };
-        // Early versions of the go command wrote such pseudo-versions for gopkg.in paths, and go.mod files hold them.
-        if self.0.starts_with('.') && major == "v1" && version.starts_with("v0.0.0-") {
+        // Early versions of the go command wrote such pseudo-versions for gopkg.in paths, the only ones with this major,
+        // and go.mod files hold them.
+        if major == "v1" && version.starts_with("v0.0.0-") {
             return true;
         }
         semver::major(version) == Some(major)

@@ -27,6 +27,7 @@ fn the_module_line() {
     check("module \"\\q\"", None);
     check("module \"\\400\"", None);
     check("module `a`b`", None);
+    check("module `a\rb`", Some("ab"));
     check("go 1.24\n", None);
     check("", None);
     check("module x", Some("x"));

@@ -72,6 +72,7 @@ fn framing() -> Vec<Case> {
         ),
         case("a comment", &plain().with(|z| z.comment = b"hello".to_vec()), Taken),
         case("a long comment", &plain().with(|z| z.comment = vec![b'x'; 65_000]), Taken),
+        case("the longest comment", &plain().with(|z| z.comment = vec![b'x'; 65_535]), Taken),
         case("a zip in the comment", &plain().with(|z| z.comment = end_record.clone()), Taken),
         case(
             "the beginning of an end record in the comment",
@@ -119,6 +120,11 @@ fn framing() -> Vec<Case> {
         case("no entries", &Archive::default(), Taken),
         case("more entries than 16 bits count", &many(), Taken),
         Case {
+            name: "zip64 because the directory has 65535 bytes".to_owned(),
+            bytes: directory_of_65535_bytes(),
+            fate: Refused,
+        },
+        Case {
             name: "a directory that ends with the file".to_owned(),
             bytes: directory_at_the_very_end(),
             fate: Refused,
@@ -136,6 +142,24 @@ impl Case {
 
 fn many() -> Archive {
     Archive::of((0..66_000).map(|n| Entry::stored(&full(&format!("{n}")), b"")))
+}
+
+/// Go takes this size for a sign of zip64, and then believes the zip64 end record, which is wrong here.
+fn directory_of_65535_bytes() -> Vec<u8> {
+    let padding = 0xffff - 46 - full("b").len();
+    let archive = Archive::of([b().with(|e| e.comment = vec![b'x'; padding])]);
+    let offset = 30 + full("b").len() as u32 + b().compressed;
+    let mut bytes = archive
+        .with(|z| {
+            z.zip64 = true;
+            z.records = 1;
+        })
+        .bytes();
+    let fields = bytes.len() - 14;
+    bytes[fields..fields + 4].copy_from_slice(&[1, 0, 1, 0]);
+    bytes[fields + 4..fields + 8].copy_from_slice(&0xffff_u32.to_le_bytes());
+    bytes[fields + 8..fields + 12].copy_from_slice(&offset.to_le_bytes());
+    bytes
 }
 
 /// The end record in front of the directory, which is then read to the end of the file.
