@@ -5,7 +5,7 @@ use std::{
     io::{self, Read},
     path::Path,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -16,6 +16,7 @@ use tracing::warn;
 
 use crate::{
     cached::Cached,
+    directory::DirectoryLock,
     durable::Durable,
     error::Error,
     keyed::Keyed,
@@ -43,12 +44,19 @@ pub(crate) struct Files {
     pub(crate) list_locks: Keyed<ModulePath, Mutex<()>>,
     /// Whether every `list` and `.ziphash` on disk agrees with the sidecars: after a clean stop, or once all were compared.
     agreed: AtomicBool,
+    /// The directory is this process's until the last task that may write into it has ended.
+    lock: Mutex<Option<DirectoryLock>>,
     /// Set when a `list` or `.ziphash` could not be written: the next open compares all of them.
     disagreed: AtomicBool,
 }
 
 impl Files {
-    pub(crate) fn new(layout: Layout, sidecar_memory: u64, quarantine_bytes: u64) -> Self {
+    pub(crate) fn new(
+        layout: Layout,
+        lock: DirectoryLock,
+        sidecar_memory: u64,
+        quarantine_bytes: u64,
+    ) -> Self {
         Self {
             durable: Durable::new(layout.temporary()),
             quarantine: Quarantine::new(layout.quarantine(), quarantine_bytes),
@@ -63,8 +71,14 @@ impl Files {
             list_locks: Keyed::new(),
             agreed: AtomicBool::new(false),
             disagreed: AtomicBool::new(false),
+            lock: Mutex::new(Some(lock)),
             layout,
         }
+    }
+
+    /// Gives the directory free. Nothing may be written from then on.
+    pub(crate) fn unlock(&self) {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Whether a `list` on disk may be believed.
@@ -223,4 +237,39 @@ pub(crate) fn is_intact(path: &Path, record: &ArtifactRecord) -> Result<bool, Er
         }
     }
     Ok(Sha256::from_bytes(hasher.finalize().into()) == record.sha256)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::{directory, record::State};
+
+    #[test]
+    fn memory_that_is_behind_the_disk_is_no_miss() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().to_owned());
+        let lock = directory::open(&layout).unwrap();
+        let files = Files::new(layout, lock, 1 << 20, 0);
+        let module = ModuleVersion::parse("example.com/a@v1.0.0").unwrap();
+        let body = b"{}";
+        let (mut file, path) = files.durable.new_temporary().unwrap();
+        file.write_all(body).unwrap();
+        let record = ArtifactRecord {
+            size: 2,
+            sha256: Sha256::of(body),
+            h1: None,
+            state: State::Uncovered,
+            source: String::new(),
+            first_seen: jiff::Timestamp::UNIX_EPOCH,
+        };
+        files.commit(&module, Artifact::Info, (file, path), record.clone()).unwrap();
+        let mut older = Sidecar::default();
+        files.sidecars.replaced(&module, Arc::new(older.clone()));
+        assert_eq!(files.open(&module, Artifact::Info).unwrap().unwrap().record, record);
+        older.set(Artifact::Info, Some(ArtifactRecord { size: 7, ..record.clone() }));
+        files.sidecars.replaced(&module, Arc::new(older));
+        assert_eq!(files.open(&module, Artifact::Info).unwrap().unwrap().record, record);
+    }
 }

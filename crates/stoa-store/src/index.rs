@@ -38,7 +38,7 @@ use tokio::{
 };
 use tracing::{error, warn};
 
-use crate::{directory::DirectoryLock, error::Error, files::Files, record::ArtifactRecord};
+use crate::{error::Error, files::Files, record::ArtifactRecord};
 
 /// Rows that may wait for the writer; about 2 MiB when full.
 const QUEUE: usize = 4096;
@@ -97,11 +97,7 @@ struct Shared {
 impl Index {
     /// Opens or makes the database and starts the writer. `mark` is what the file of the last clean stop held. Never fails:
     /// without a database the writer tries again and again, and everything but questions works.
-    pub(crate) async fn start(
-        files: Arc<Files>,
-        lock: Arc<DirectoryLock>,
-        mark: Option<String>,
-    ) -> Self {
+    pub(crate) async fn start(files: Arc<Files>, mark: Option<String>) -> Self {
         let (messages, queue) = mpsc::channel(QUEUE);
         let (closing, closed) = watch::channel(false);
         let shared = Arc::new(Shared {
@@ -112,12 +108,7 @@ impl Index {
             complete: watch::channel(false).0,
         });
         let writer = writer::Writer::open(Arc::clone(&shared), files, queue, closed, mark).await;
-        let task = tokio::spawn(async move {
-            let token = writer.run().await;
-            // The directory is ours until the last row is written.
-            drop(lock);
-            token
-        });
+        let task = tokio::spawn(writer.run());
         Self { shared, messages, closing, task: Mutex::new(Some(task)) }
     }
 
@@ -180,20 +171,19 @@ impl Index {
         drop(self.shared.complete.subscribe().wait_for(|complete| *complete).await);
     }
 
-    /// Writes what is queued and ends the writer. Gives the token for the clean mark, if the index lacks nothing.
-    pub(crate) async fn close(&self) -> Option<String> {
+    /// Writes what is queued and ends the writer. Gives the token for the clean mark, if the index lacks nothing. Fails
+    /// when the writer has not ended in 10 seconds.
+    pub(crate) async fn close(&self) -> Result<Option<String>, Error> {
         self.closing.send_replace(true);
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(task) = task else { return Ok(None) };
         match timeout(PATIENCE, task).await {
-            Ok(Ok(token)) => token,
+            Ok(Ok(token)) => Ok(token),
             Ok(Err(failure)) => {
                 error!(error = %failure, "the index writer failed");
-                None
+                Ok(None)
             }
-            Err(_) => {
-                warn!("the index is not written in time; it will be rebuilt");
-                None
-            }
+            Err(_) => Err(self.shared.failure("it is not written in time".to_owned())),
         }
     }
 }

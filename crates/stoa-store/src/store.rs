@@ -3,7 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -12,10 +12,11 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::spawn_blocking,
 };
+use tracing::warn;
 
 use crate::{
     answers::{Answer, AnswerKey},
-    directory::{self, DirectoryLock},
+    directory,
     durable::replace,
     error::Error,
     files::{Files, read_if_there},
@@ -61,7 +62,6 @@ struct Inner {
     index: Index,
     /// One permit per blocking call that writes; all of them, for ever, to close.
     writers: Arc<Semaphore>,
-    lock: Mutex<Option<Arc<DirectoryLock>>>,
 }
 
 impl Store {
@@ -76,19 +76,16 @@ impl Store {
         // A later change of the working directory must not move the store.
         let dir = std::path::absolute(&dir).map_err(|source| Error::Directory { dir, source })?;
         let layout = Layout::new(dir);
-        let files = Files::new(layout, options.sidecar_memory_bytes, options.quarantine_bytes);
-        let (files, lock, mark) = blocking(move || {
-            let lock = directory::open(&files.layout)?;
-            let mark = take_clean_mark(&files.layout).map_err(|source| Error::Directory {
-                dir: files.layout.root().to_owned(),
-                source,
-            })?;
-            Ok((Arc::new(files), Arc::new(lock), mark))
+        let (sidecar_memory, quarantine) = (options.sidecar_memory_bytes, options.quarantine_bytes);
+        let (files, mark) = blocking(move || {
+            let lock = directory::open(&layout)?;
+            let mark = take_clean_mark(&layout)
+                .map_err(|source| Error::Directory { dir: layout.root().to_owned(), source })?;
+            Ok((Arc::new(Files::new(layout, lock, sidecar_memory, quarantine)), mark))
         })
         .await?;
-        let index = Index::start(Arc::clone(&files), Arc::clone(&lock), mark).await;
-        let writers = Arc::new(Semaphore::new(WRITERS as usize));
-        let inner = Inner { files, index, writers, lock: Mutex::new(Some(lock)) };
+        let index = Index::start(Arc::clone(&files), mark).await;
+        let inner = Inner { files, index, writers: Arc::new(Semaphore::new(WRITERS as usize)) };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -267,18 +264,19 @@ impl Store {
         let Ok(permits) = inner.writers.acquire_many(WRITERS).await else { return };
         inner.writers.close();
         drop(permits);
-        let token = inner.index.close().await;
-        let lock = inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let token = match inner.index.close().await {
+            Ok(token) => token,
+            // The end of the process gives the directory free.
+            Err(error) => return warn!(%error, "it will be rebuilt"),
+        };
         let files = Arc::clone(&inner.files);
         let closed = blocking(move || {
-            if let Some(token) = token {
-                leave_clean_mark(&files, &token)?;
-            }
-            drop(lock);
-            Ok(())
+            let marked = token.map_or(Ok(()), |token| leave_clean_mark(&files, &token));
+            files.unlock();
+            marked
         });
         if let Err(error) = closed.await {
-            tracing::warn!(%error, "the mark of a clean stop cannot be written; the index will be rebuilt");
+            warn!(%error, "the mark of a clean stop cannot be written; the index will be rebuilt");
         }
     }
 

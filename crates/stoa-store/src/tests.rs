@@ -6,7 +6,7 @@ mod kept;
 mod kill;
 mod power;
 
-use std::{collections::BTreeMap, io::Read, path::PathBuf};
+use std::{collections::BTreeMap, io::Read, path::PathBuf, time::Duration};
 
 use stoa_module::{Artifact, H1, ModulePath, ModuleVersion, Sha256};
 use tokio::io::AsyncWriteExt;
@@ -165,7 +165,8 @@ fn note(artifact: Artifact) -> QuarantineNote {
 
 /// All that follows from the sidecars says the same: `list` and `.ziphash` on disk, the versions in memory, the index.
 async fn assert_agreement(place: &Place, store: &Store, modules: &[ModuleVersion]) {
-    store.index_completed().await;
+    let rebuilt = tokio::time::timeout(Duration::from_secs(60), store.index_completed()).await;
+    rebuilt.expect("the index is rebuilt");
     store.flush_index().await;
     assert_eq!(place.temporaries(), 0, "leftovers");
     let published = place.published();

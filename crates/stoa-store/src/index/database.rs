@@ -349,3 +349,62 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     let metadata = fs_err::metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino()))
 }
+
+#[cfg(test)]
+mod tests {
+    use stoa_module::{Artifact, Sha256};
+
+    use super::*;
+    use crate::record::{ArtifactRecord, State};
+
+    fn row(size: u64) -> Row {
+        let record = ArtifactRecord {
+            size,
+            sha256: Sha256::of(b""),
+            h1: None,
+            state: State::Unverified,
+            source: "proxy.example.com".into(),
+            first_seen: "2026-01-02T03:04:05Z".parse().unwrap(),
+        };
+        let module = ModuleVersion::parse("example.com/a@v1.0.0").unwrap();
+        Row { module, artifact: Artifact::Zip, record }
+    }
+
+    #[tokio::test]
+    async fn a_pass_does_not_overwrite_what_was_committed_during_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(&dir.path().join("stoa.db")).await.unwrap();
+        let mut bytes = Vec::new();
+        for (size, origin, pass) in [
+            (10, Origin::Commit, 1),
+            (20, Origin::Commit, 1),
+            (30, Origin::Pass, 1),
+            (40, Origin::Pass, 2),
+            (50, Origin::Pass, 2),
+            (60, Origin::Commit, 2),
+        ] {
+            database.write(&[row(size)], origin, pass).await.unwrap();
+            bytes.push(counts(database.readers()).await.unwrap().bytes);
+        }
+        assert_eq!(bytes, [10, 20, 20, 40, 40, 60]);
+        let counts = counts(database.readers()).await.unwrap();
+        assert_eq!((counts.modules, counts.versions, counts.artifacts), (1, 1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_newer_program_may_have_migrated() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stoa.db");
+        let database = Database::open(&path).await.unwrap();
+        sqlx::query(
+            "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+             values (99, 'later', true, x'00', 1)",
+        )
+        .execute(&database.writer)
+        .await
+        .unwrap();
+        database.close().await;
+        let database = Database::open(&path).await.unwrap();
+        database.write(&[row(1)], Origin::Commit, 1).await.unwrap();
+    }
+}

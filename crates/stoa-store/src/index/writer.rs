@@ -196,13 +196,11 @@ impl Writer {
                 Err(error) if is_damage(&error) => {
                     self.replace_database(&error.to_string()).await;
                 }
-                Err(error) => {
-                    self.failed(&error.to_string());
-                    if !self.wait().await {
-                        self.missing = true;
-                        return;
-                    }
-                }
+                Err(error) => self.failed(&error.to_string()),
+            }
+            if !self.wait().await {
+                self.missing = true;
+                return;
             }
         }
     }
@@ -368,8 +366,12 @@ impl Writer {
 
     /// Writes what is queued, and the token if nothing is missing.
     async fn close(mut self) -> Option<String> {
-        // Ends the walk at its next row.
-        let rebuilding = self.rebuild.take().is_some();
+        let rebuilding = self.rebuild.is_some();
+        if let Some(Rebuild { rows, walk }) = self.rebuild.take() {
+            // Ends the walk at its next row. It writes into the directory until it ends.
+            drop(rows);
+            drop(walk.await);
+        }
         self.queue.close();
         let mut rows = Vec::new();
         while let Some(message) = self.queue.recv().await {

@@ -115,6 +115,24 @@ async fn commits_of_one_version_do_not_lose_each_other() {
     assert_agreement(&place, &store, &modules).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn commits_of_one_module_do_not_lose_each_other() {
+    let place = Place::new();
+    let store = place.open().await;
+    store.index_completed().await;
+    let modules: Vec<_> = (0..64).map(|n| module(&format!("example.com/a@v1.{n}.0"))).collect();
+    let mut tasks = JoinSet::new();
+    for one in &modules {
+        let (store, one) = (store.clone(), one.clone());
+        tasks.spawn(async move {
+            commit(&store, &one, Artifact::Info).await;
+            commit(&store, &one, Artifact::Mod).await;
+        });
+    }
+    tasks.join_all().await;
+    assert_agreement(&place, &store, &modules).await;
+}
+
 #[tokio::test]
 async fn first_bytes_win() {
     let place = Place::new();
@@ -239,10 +257,12 @@ async fn a_lost_zip_may_come_back_compressed_otherwise() {
     let other = b"compressed otherwise".as_slice();
     let h1 = Some(H1::of_go_mod(&body(&a, Artifact::Zip)));
     let later = "2027-01-01T00:00:00Z".parse().unwrap();
-    let offered = ArtifactRecord { h1, first_seen: later, ..record(Artifact::Zip, other) };
+    let state = State::Unverified;
+    let offered = ArtifactRecord { h1, state, first_seen: later, ..record(Artifact::Zip, other) };
     let sidecar = commit_as(&store, &a, Artifact::Zip, other, offered.clone()).await.unwrap();
-    let first_seen = record(Artifact::Zip, other).first_seen;
-    let expected = ArtifactRecord { first_seen, ..offered };
+    // The h1 is the same, so it is as verified as before.
+    let ArtifactRecord { first_seen, state, .. } = record(Artifact::Zip, other);
+    let expected = ArtifactRecord { state, first_seen, ..offered };
     assert_eq!(sidecar.of(Artifact::Zip), Some(&expected));
     assert_eq!(served(&store, &a, Artifact::Zip).await.unwrap(), other);
 }
