@@ -165,7 +165,7 @@ fn note(artifact: Artifact) -> QuarantineNote {
 
 /// All that follows from the sidecars says the same: `list` and `.ziphash` on disk, the versions in memory, the index.
 async fn assert_agreement(place: &Place, store: &Store, modules: &[ModuleVersion]) {
-    let rebuilt = tokio::time::timeout(Duration::from_secs(60), store.index_completed()).await;
+    let rebuilt = tokio::time::timeout(Duration::from_mins(1), store.index_completed()).await;
     rebuilt.expect("the index is rebuilt");
     store.flush_index().await;
     assert_eq!(place.temporaries(), 0, "leftovers");
