@@ -21,6 +21,8 @@ mod requests;
 #[cfg(test)]
 mod versions;
 #[cfg(test)]
+mod zip_faults;
+#[cfg(test)]
 mod zip_hostile;
 #[cfg(test)]
 mod zip_writer;
