@@ -7,7 +7,7 @@
 //! | 1 the body is in `cache/tmp`, synced | a leftover, swept at the next open | the leftover may be torn |
 //! | 2 directories made | empty directories | they may be gone |
 //! | 3 the new sidecar is in `cache/tmp`, synced | a second leftover | it may be torn |
-//! | 4 the body renamed to its name | a whole file without a sidecar entry: no hit, and the next commit renames over it | the name may still be missing |
+//! | 4 the body renamed to its name | a whole file without a sidecar entry, or with the entry of the damaged one it replaced: no hit unless the sizes are equal, and the next commit renames over it | the name may still be missing |
 //! | 5 the sidecar renamed to its name | a hit, from here on | either name may be missing: a name without an entry is step 4, an entry without its file (or with a file of another size) is a miss, healed by the next commit of the same bytes |
 //! | 6 `.ziphash`, `list` renamed | one of them may be missing or old | they may be torn: they are not synced |
 //! | 7 the directory and each parent that gained a directory synced | the commit is durable | nothing |
@@ -28,10 +28,14 @@
 //!
 //! # First bytes win
 //!
-//! An artifact that has an entry is never replaced by other bytes ([`Error::Conflict`]), with one exception: when the
-//! recorded file is gone or damaged, a body with the same `h1:` takes its place, since upstreams may compress the same
-//! module differently and nobody could ever bring the lost compression back. The same bytes are accepted again, heal a
-//! damaged file, and can raise the recorded state to verified, never lower it.
+//! An artifact that has an entry is never replaced by other bytes ([`Error::Conflict`]) while the recorded file is whole.
+//! When that is gone or damaged, two kinds of other bytes take its place, since nobody could ever bring the lost ones back:
+//!
+//! - a body with the same `h1:`: upstreams may compress the same module differently;
+//! - any `.info`: it has no `h1:`, nobody vouches for its bytes, and proxies add to it over time (`Origin`).
+//!
+//! The same bytes are accepted again, heal a damaged file, and can raise the recorded state to verified, by the database
+//! that was asked last, never lower it.
 
 use std::sync::{Arc, PoisonError};
 
@@ -105,7 +109,8 @@ impl Files {
         Ok(sidecar)
     }
 
-    /// Says something else of who vouches for a stored artifact. What is verified stays so. `None` when it has no entry.
+    /// Says something else of who vouches for a stored artifact. What is verified stays so, by the database that was asked
+    /// last. `None` when it has no entry.
     pub(crate) fn restate(
         &self,
         module: &ModuleVersion,
@@ -117,7 +122,8 @@ impl Files {
         let held = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let OnDisk::Sidecar(mut sidecar) = read_sidecar(&place.sidecar())? else { return Ok(None) };
         let Some(record) = sidecar.of(artifact) else { return Ok(None) };
-        if record.state == state || matches!(record.state, State::Verified { .. }) {
+        let is_lowered = record.state.is_verified() && !state.is_verified();
+        if record.state == state || is_lowered {
             let sidecar = Arc::new(*sidecar);
             self.sidecars.replaced(module, Arc::clone(&sidecar));
             return Ok(Some(sidecar));
@@ -199,19 +205,18 @@ fn decide(
     let Some(had) = had else { return Ok(Decision::Place(offered)) };
     let same_bytes = had.sha256 == offered.sha256;
     let same_content = same_bytes || (had.h1.is_some() && had.h1 == offered.h1);
-    if !same_content {
+    if !same_content && artifact != Artifact::Info {
         return Err(Error::Conflict { had: Box::new(had.clone()) });
     }
     let intact = is_intact(&place.artifact(artifact), had)?;
     if intact && !same_bytes {
         return Err(Error::Conflict { had: Box::new(had.clone()) });
     }
-    let state = match (&had.state, &offered.state) {
-        (State::Verified { .. }, _) => had.state.clone(),
-        (_, State::Verified { .. }) => offered.state,
-        _ if same_bytes => had.state.clone(),
-        _ => offered.state,
-    };
+    if !same_content {
+        return Ok(Decision::Place(ArtifactRecord { first_seen: had.first_seen, ..offered }));
+    }
+    let keeps_state = !offered.state.is_verified() && (had.state.is_verified() || same_bytes);
+    let state = if keeps_state { had.state.clone() } else { offered.state };
     let source = if same_bytes { had.source.clone() } else { offered.source };
     let merged = ArtifactRecord {
         size: offered.size,

@@ -50,6 +50,11 @@ impl State {
         }
     }
 
+    /// Whether a checksum database vouches for it.
+    pub fn is_verified(&self) -> bool {
+        matches!(self, Self::Verified { .. })
+    }
+
     /// The database's name or the exempting pattern.
     pub fn detail(&self) -> Option<&str> {
         match self {

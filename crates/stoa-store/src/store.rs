@@ -28,8 +28,8 @@ use crate::{
     temporary::Temporary,
 };
 
-/// Blocking threads that writing may take. Hits use the same pool of tokio's (512 threads) without a permit, so that there
-/// is always a thread for them.
+/// Blocking threads that writing may take. Hits use the same pool of tokio's, which the program makes much larger, without
+/// a permit, so that there is always a thread for them.
 const WRITERS: u32 = 32;
 
 /// How to open a [`Store`].
@@ -131,7 +131,8 @@ impl Store {
     /// Stores an artifact for ever. When this returns it is on disk; dropping the future does not stop it in the middle.
     ///
     /// First bytes win: other bytes than the recorded ones are [`Error::Conflict`]; the same bytes are accepted again, heal
-    /// a missing or damaged file, and raise the state to verified if the new record says so. Gives the version's sidecar.
+    /// a missing or damaged file, and raise the state to verified if the new record says so. Other bytes take the place of
+    /// a missing or damaged file only when the `h1:` is the same, or for an `.info`. Gives the version's sidecar.
     pub async fn commit(
         &self,
         module: &ModuleVersion,
@@ -151,7 +152,7 @@ impl Store {
     }
 
     /// Replaces the recorded state of a stored artifact, for instance when a checksum database vouches for what was stored
-    /// unverified. What is verified stays verified. `None` when nothing is recorded.
+    /// unverified. What is verified stays verified, by the database that was asked last. `None` when nothing is recorded.
     pub async fn restate(
         &self,
         module: &ModuleVersion,

@@ -184,6 +184,12 @@ async fn the_same_bytes_change_nothing_but_can_raise_the_state() {
     assert_eq!(sidecar.of(Artifact::Zip), Some(&expected));
     let sidecar = store.restate(&a, Artifact::Zip, exempt).await.unwrap().unwrap();
     assert_eq!(sidecar.of(Artifact::Zip), Some(&expected));
+    // Another database vouches for it now.
+    let state = State::Verified { database: "sum2.example.com".into() };
+    let raised = ArtifactRecord { state, ..expected };
+    let sidecar = commit_as(&store, &a, Artifact::Zip, &zip, raised.clone()).await.unwrap();
+    assert_eq!(sidecar.of(Artifact::Zip), Some(&raised));
+    let expected = raised;
 
     store.close().await;
     let store = place.open().await;
@@ -202,8 +208,22 @@ async fn a_state_is_restated_without_bytes() {
     commit_as(&store, &a, Artifact::Mod, &text, unverified).await.unwrap();
     store.restate(&a, Artifact::Mod, state.clone()).await.unwrap().unwrap();
     assert_eq!(store.restate(&a, Artifact::Zip, state.clone()).await.unwrap(), None);
-    let stored = store.open_artifact(&a, Artifact::Mod).await.unwrap().unwrap();
-    assert_eq!(stored.record.state, state);
+    let exempt = State::Exempt { pattern: "example.com/*".into() };
+    let other = State::Verified { database: "sum2.example.com".into() };
+    for (restated, expected) in [
+        (state.clone(), &state),
+        (exempt, &state),
+        (State::Unverified, &state),
+        (other.clone(), &other),
+        (State::Unverified, &other),
+    ] {
+        let sidecar = store.restate(&a, Artifact::Mod, restated).await.unwrap().unwrap();
+        assert_eq!(sidecar.of(Artifact::Mod).unwrap().state, *expected);
+        let stored = store.open_artifact(&a, Artifact::Mod).await.unwrap().unwrap();
+        assert_eq!(stored.record.state, *expected);
+        let on_disk = fs_err::read(place.layout().version(&a).unwrap().sidecar()).unwrap();
+        assert_eq!(serde_json::from_slice::<Sidecar>(&on_disk).unwrap(), *sidecar);
+    }
     assert_eq!(hits(&store, &a).await, "-m-");
 }
 
@@ -221,9 +241,9 @@ async fn damage_is_a_miss_and_the_same_bytes_heal_it() {
         if expected != "imz" {
             assert_eq!(hits(&store, &a).await, expected);
         }
-        // Damaged or not, other bytes are other bytes.
-        let other = record(Artifact::Info, b"other");
-        let refused = commit_as(&store, &a, Artifact::Info, b"other", other).await;
+        // Damaged or not, another content is another content.
+        let other = record(Artifact::Zip, b"other");
+        let refused = commit_as(&store, &a, Artifact::Zip, b"other", other).await;
         assert!(matches!(refused, Err(Error::Conflict { .. })));
         commit_all(&store, &a).await;
         assert_eq!(hits(&store, &a).await, "imz");
@@ -265,6 +285,48 @@ async fn a_lost_zip_may_come_back_compressed_otherwise() {
     let expected = ArtifactRecord { state, first_seen, ..offered };
     assert_eq!(sidecar.of(Artifact::Zip), Some(&expected));
     assert_eq!(served(&store, &a, Artifact::Zip).await.unwrap(), other);
+}
+
+#[tokio::test]
+async fn a_lost_info_may_come_back_with_other_bytes() {
+    async fn check(damage: impl Fn(&std::path::Path), is_taken: bool) {
+        let place = Place::new();
+        let store = place.open().await;
+        let a = module("example.com/a@v1.0.0");
+        commit_all(&store, &a).await;
+        damage(&place.layout().version(&a).unwrap().artifact(Artifact::Info));
+        let other = br#"{"Version":"v1.0.0","Origin":{"VCS":"git"}}"#.as_slice();
+        let first = record(Artifact::Info, other);
+        let offered = ArtifactRecord {
+            first_seen: "2027-01-01T00:00:00Z".parse().unwrap(),
+            source: "elsewhere.example.com".into(),
+            ..first.clone()
+        };
+        let result = commit_as(&store, &a, Artifact::Info, other, offered.clone()).await;
+        if !is_taken {
+            assert!(matches!(result, Err(Error::Conflict { .. })));
+            assert_eq!(hits(&store, &a).await, "imz");
+            return;
+        }
+        let expected = ArtifactRecord { first_seen: first.first_seen, ..offered };
+        assert_eq!(result.unwrap().of(Artifact::Info), Some(&expected));
+        assert_eq!(served(&store, &a, Artifact::Info).await.unwrap(), other);
+        assert_eq!(versions(&store, "example.com/a").await, ["v1.0.0"]);
+        // Now these are the first bytes.
+        let body = body(&a, Artifact::Info);
+        let earlier = record(Artifact::Info, &body);
+        let refused = commit_as(&store, &a, Artifact::Info, &body, earlier).await;
+        assert!(matches!(refused, Err(Error::Conflict { .. })));
+        assert_eq!(served(&store, &a, Artifact::Info).await.unwrap(), other);
+    }
+    check(|_| (), false).await;
+    check(|file| fs_err::remove_file(file).unwrap(), true).await;
+    check(|file| fs_err::write(file, "torn").unwrap(), true).await;
+    let rot = |file: &std::path::Path| {
+        let length = fs_err::metadata(file).unwrap().len();
+        fs_err::write(file, vec![b'x'; usize::try_from(length).unwrap()]).unwrap();
+    };
+    check(rot, true).await;
 }
 
 #[tokio::test]
