@@ -6,15 +6,19 @@ COPY . .
 RUN cargo build --release --locked -p stoa
 
 FROM debian:bookworm-slim
+# The certificates are to be the newest ones.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --home-dir /var/lib/stoa --create-home --shell /usr/sbin/nologin stoa
+    && groupadd --system --gid 10001 stoa \
+    && useradd --system --uid 10001 --gid stoa --home-dir /var/lib/stoa --create-home --shell /usr/sbin/nologin stoa
 COPY --from=build /src/target/release/stoa /usr/local/bin/stoa
 COPY --from=build /src/LICENSE /src/LICENSE-APACHE /src/LICENSE-MIT /usr/local/share/doc/stoa/
 ENV STOA_LISTEN=0.0.0.0:3000 \
     STOA_DATA_DIR=/var/lib/stoa
-USER stoa
+# By number, so that an orchestrator sees that it is not root.
+USER 10001:10001
 WORKDIR /var/lib/stoa
 VOLUME /var/lib/stoa
 EXPOSE 3000

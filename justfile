@@ -8,10 +8,10 @@ check: fmt-check lint test deny
 
 # Start the server here, as the README does.
 run *args='serve':
-    cargo run --release -- {{args}}
+    cargo run --release -- {{ args }}
 
 test *args:
-    cargo test --workspace {{args}}
+    cargo test --workspace {{ args }}
 
 lint:
     cargo clippy --workspace --all-targets -- -D warnings
@@ -26,7 +26,9 @@ fmt-check:
 deny:
     cargo deny check bans licenses sources
 
-# Figures of the release build; `just bench --help`. Two builds, so that the server is the one that is shipped.
+# Two builds, so that the server that is measured is the one that is shipped.
+#
+# Figures of the release build; `just bench --help`.
 bench *args:
     cargo build --release -p stoa
-    cargo run --quiet --release -p stoa-bench -- {{args}}
+    cargo run --quiet --release -p stoa-bench -- {{ args }}
