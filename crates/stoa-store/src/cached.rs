@@ -68,6 +68,12 @@ where
         self.entries.insert(key.clone(), value);
     }
 
+    /// Call after the file was removed.
+    pub(crate) fn forget(&self, key: &K) {
+        self.stripe(key).fetch_add(1, Ordering::SeqCst);
+        self.entries.invalidate(key);
+    }
+
     fn stripe(&self, key: &K) -> &AtomicU64 {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
@@ -96,6 +102,20 @@ mod tests {
             .unwrap();
         assert_eq!(got.as_deref(), Some(&"old"), "the reader began before the replacement");
         assert_ne!(cached.peek(&1).as_deref(), Some(&"old"));
+    }
+
+    #[test]
+    fn a_read_overtaken_by_a_removal_leaves_nothing() {
+        let cached: Cached<u8, &str> = Cached::new(1 << 20, |_, _| 0);
+        cached.replaced(&1, Arc::new("older"));
+        cached
+            .load(&1, || {
+                cached.forget(&1);
+                assert_eq!(cached.peek(&1), None);
+                Ok(Some("old"))
+            })
+            .unwrap();
+        assert_eq!(cached.peek(&1), None);
     }
 
     #[test]

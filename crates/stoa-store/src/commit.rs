@@ -35,7 +35,8 @@
 //! - any `.info`: it has no `h1:`, nobody vouches for its bytes, and proxies add to it over time (`Origin`).
 //!
 //! The same bytes are accepted again, heal a damaged file, and can raise the recorded state to verified, by the database
-//! that was asked last, never lower it.
+//! that was asked last, never lower it. What a checksum database contradicts later is taken out by a rejection (see
+//! `reject`).
 
 use std::sync::{Arc, PoisonError};
 
@@ -137,8 +138,8 @@ impl Files {
         Ok(Some(sidecar))
     }
 
-    /// Steps 3 to 6.
-    fn replace_sidecar(
+    /// Steps 3 to 6, under the version's lock.
+    pub(crate) fn replace_sidecar(
         &self,
         module: &ModuleVersion,
         place: &VersionFiles,
@@ -158,7 +159,7 @@ impl Files {
         let sidecar = Arc::new(sidecar);
         self.sidecars.replaced(module, Arc::clone(&sidecar));
         // The artifact is stored; what follows from that must not undo it.
-        let derived = self.write_zip_hash(place, &sidecar).and_then(|()| {
+        let derived = self.hash_version(module, place, &sidecar).and_then(|()| {
             reached(Step::ZipHashRenamed);
             self.list_version(module, place, &sidecar)
         });

@@ -40,7 +40,7 @@ pub(crate) struct Files {
     pub(crate) lists: Cached<ModulePath, Vec<Version>>,
     /// Held while a sidecar is read, changed and replaced. Taken before a list lock, never after one.
     pub(crate) version_locks: Keyed<ModuleVersion, Mutex<()>>,
-    /// Held while a `list` is changed.
+    /// Held while a `list` or `.ziphash` is changed.
     pub(crate) list_locks: Keyed<ModulePath, Mutex<()>>,
     /// Whether every `list` and `.ziphash` on disk agrees with the sidecars: after a clean stop, or once all were compared.
     agreed: AtomicBool,
@@ -186,6 +186,14 @@ pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Error> {
         Ok(body) => Ok(Some(body)),
         Err(error) if is_absent(&error) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes a file; that there is none is as good.
+pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs_err::remove_file(path) {
+        Err(error) if !is_absent(&error) => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -13,7 +13,8 @@
 //! - when the database turns out to be damaged (it is moved to `stoa.db.corrupt`), or is gone.
 //!
 //! The pass over all sidecars marks each row it finds; rows it did not mark are deleted at its end. A commit meanwhile writes
-//! marked rows, which the pass does not overwrite with what it may have read earlier. The same pass compares each `list` and
+//! marked rows, which the pass does not overwrite with what it may have read earlier, and what is rejected meanwhile is not
+//! brought back by it. The same pass compares each `list` and
 //! `.ziphash` with the sidecars.
 
 mod database;
@@ -63,7 +64,8 @@ pub struct Counts {
 pub(crate) struct Row {
     pub(crate) module: ModuleVersion,
     pub(crate) artifact: Artifact,
-    pub(crate) record: ArtifactRecord,
+    /// None: it is not stored any more.
+    pub(crate) record: Option<ArtifactRecord>,
 }
 
 enum Message {

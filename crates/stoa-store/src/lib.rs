@@ -19,6 +19,7 @@ mod layout;
 mod lists;
 mod quarantine;
 mod record;
+mod reject;
 mod store;
 mod sumdb;
 mod temporary;

@@ -17,7 +17,7 @@ use tracing::warn;
 use crate::{
     durable::replace,
     error::Error,
-    files::{Files, OnDisk, has_size, is_absent, read_if_there, read_sidecar},
+    files::{Files, OnDisk, has_size, is_absent, read_if_there, read_sidecar, remove_if_there},
     killpoint::{Step, reached},
     layout::{SIDECAR_SUFFIX, VersionFiles},
     record::Sidecar,
@@ -72,7 +72,7 @@ impl Files {
     }
 
     /// Puts a version into its module's `list` when `.info` and `.mod` are both there, and takes it out when not (after a
-    /// damaged sidecar was replaced). Called under the version's lock.
+    /// damaged sidecar was replaced, or an artifact rejected). Called under the version's lock.
     pub(crate) fn list_version(
         &self,
         module: &ModuleVersion,
@@ -127,7 +127,7 @@ impl Files {
                     continue;
                 }
             };
-            if let Err(error) = self.write_zip_hash(&place, &sidecar) {
+            if let Err(error) = self.correct_zip_hash(&place, &sidecar) {
                 self.derived_failed(path, &error);
             }
             if is_listable(&place, &sidecar) {
@@ -140,7 +140,9 @@ impl Files {
             self.derived_failed(path, &error);
         }
         let versions = Arc::new(versions);
-        if !versions.is_empty() {
+        if versions.is_empty() {
+            self.lists.forget(path);
+        } else {
             self.lists.replaced(path, Arc::clone(&versions));
         }
         Ok(versions)
@@ -148,11 +150,10 @@ impl Files {
 
     fn correct_list(&self, path: &ModulePath, versions: &[Version]) -> Result<(), Error> {
         let file = self.layout.list(path)?;
-        let had = read_if_there(&file)?;
         if versions.is_empty() {
-            return Ok(had.map_or(Ok(()), |_| fs_err::remove_file(&file))?);
+            return Ok(remove_if_there(&file)?);
         }
-        if had.as_deref() == Some(render_list(versions).as_bytes()) {
+        if read_if_there(&file)?.as_deref() == Some(render_list(versions).as_bytes()) {
             return Ok(());
         }
         // Not synced: after a power cut it is compared with the sidecars again.
@@ -178,17 +179,27 @@ impl Files {
         Ok(stored)
     }
 
-    /// Writes the `.ziphash` of a stored zip, unless it is right: the `h1:` in 47 characters, without a newline.
-    pub(crate) fn write_zip_hash(
+    /// Makes the `.ziphash` of a version agree with its sidecar. Called under the version's lock; the list lock keeps away a
+    /// comparison that read the sidecar before.
+    pub(crate) fn hash_version(
         &self,
+        module: &ModuleVersion,
         place: &VersionFiles,
         sidecar: &Sidecar,
     ) -> Result<(), Error> {
+        let lock = self.list_locks.of(module.path());
+        let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.correct_zip_hash(place, sidecar)
+    }
+
+    /// Writes the `.ziphash` of a stored zip, unless it is right: the `h1:` in 47 characters, without a newline. Removes that
+    /// of a zip that is not recorded.
+    fn correct_zip_hash(&self, place: &VersionFiles, sidecar: &Sidecar) -> Result<(), Error> {
+        let path = place.zip_hash();
         let Some(h1) = sidecar.of(Artifact::Zip).and_then(|record| record.h1) else {
-            return Ok(());
+            return Ok(remove_if_there(&path)?);
         };
         let text = h1.to_string();
-        let path = place.zip_hash();
         if read_if_there(&path)?.as_deref() != Some(text.as_bytes()) {
             replace(self.durable.write_temporary(text.as_bytes(), false)?, &path)?;
         }

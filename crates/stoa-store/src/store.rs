@@ -171,6 +171,28 @@ impl Store {
         .await
     }
 
+    /// Takes out what is stored, because a checksum database contradicts it: moves the file to quarantine and forgets its
+    /// record, durably, so that other bytes can be committed. The other artifacts of the version stay. Nothing stored is
+    /// [`Ok`].
+    ///
+    /// On an error that comes after the record was forgotten (the quarantine cannot be written) the bytes are not served
+    /// either.
+    pub async fn reject(
+        &self,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        note: QuarantineNote,
+    ) -> Result<(), Error> {
+        let module = module.clone();
+        let inner = Arc::clone(&self.inner);
+        self.write(move |files| {
+            files.reject(&module, artifact, &note, || {
+                inner.index.offer(Row { module: module.clone(), artifact, record: None });
+            })
+        })
+        .await
+    }
+
     /// Keeps a rejected body for a person to look at. The oldest go when the quarantine is full.
     pub async fn quarantine(
         &self,
@@ -314,7 +336,8 @@ impl Store {
 impl Inner {
     fn offer(&self, module: &ModuleVersion, artifact: Artifact, sidecar: &Sidecar) {
         if let Some(record) = sidecar.of(artifact) {
-            self.index.offer(Row { module: module.clone(), artifact, record: record.clone() });
+            let record = Some(record.clone());
+            self.index.offer(Row { module: module.clone(), artifact, record });
         }
     }
 }

@@ -5,6 +5,7 @@ mod index;
 mod kept;
 mod kill;
 mod power;
+mod reject;
 
 use std::{collections::BTreeMap, io::Read, path::PathBuf, time::Duration};
 

@@ -12,9 +12,10 @@ use sqlx::{
     migrate::{MigrateError, Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use stoa_module::{ModulePath, ModuleVersion};
+use stoa_module::{Artifact, ModulePath, ModuleVersion};
 
 use super::{Counts, Row};
+use crate::record::ArtifactRecord;
 
 /// How long a statement waits for another process's lock.
 const BUSY: Duration = Duration::from_secs(2);
@@ -220,7 +221,7 @@ impl Database {
         Ok(())
     }
 
-    /// Writes rows in one transaction, marked as seen by `pass`.
+    /// Writes rows in one transaction, marked as seen by `pass`, and removes those of what is gone.
     pub(super) async fn write(
         &self,
         rows: &[Row],
@@ -232,6 +233,12 @@ impl Database {
         let mut module: Option<(ModulePath, i64)> = None;
         let mut version: Option<(ModuleVersion, i64)> = None;
         for row in rows {
+            let Some(record) = &row.record else {
+                remove_artifact(&mut transaction, &row.module, row.artifact).await?;
+                // The ids may have gone with it.
+                (module, version) = (None, None);
+                continue;
+            };
             let version_id = match &version {
                 Some((last, id)) if *last == row.module => *id,
                 _ => {
@@ -245,7 +252,8 @@ impl Database {
                     id
                 }
             };
-            write_artifact(&mut transaction, version_id, row, origin, pass).await?;
+            write_artifact(&mut transaction, version_id, (row.artifact, record), origin, pass)
+                .await?;
         }
         transaction.commit().await
     }
@@ -298,11 +306,10 @@ async fn version_id(
 async fn write_artifact(
     transaction: &mut Transaction<'_, Sqlite>,
     version_id: i64,
-    row: &Row,
+    (artifact, record): (Artifact, &ArtifactRecord),
     origin: Origin,
     pass: i64,
 ) -> Result<(), sqlx::Error> {
-    let record = &row.record;
     sqlx::query(
         "insert into artifacts
              (version_id, kind, size, sha256, h1, state, state_detail, source, first_seen, pass)
@@ -314,7 +321,7 @@ async fn write_artifact(
          where ?11 or artifacts.pass < excluded.pass",
     )
     .bind(version_id)
-    .bind(row.artifact.extension())
+    .bind(artifact.extension())
     .bind(i64::try_from(record.size).unwrap_or(i64::MAX))
     .bind(record.sha256.to_string())
     .bind(record.h1.map(|h1| h1.to_string()))
@@ -324,6 +331,43 @@ async fn write_artifact(
     .bind(record.first_seen.as_millisecond())
     .bind(pass)
     .bind(origin == Origin::Commit)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// Removes an artifact, and its version and module when nothing is left of them.
+async fn remove_artifact(
+    transaction: &mut Transaction<'_, Sqlite>,
+    module: &ModuleVersion,
+    artifact: Artifact,
+) -> Result<(), sqlx::Error> {
+    let found: Option<(i64, i64)> = sqlx::query_as(
+        "select modules.id, versions.id from modules join versions on module_id = modules.id
+         where path = ?1 and version = ?2",
+    )
+    .bind(module.path().as_str())
+    .bind(module.version().as_str())
+    .fetch_optional(&mut **transaction)
+    .await?;
+    let Some((module_id, version_id)) = found else { return Ok(()) };
+    sqlx::query("delete from artifacts where version_id = ?1 and kind = ?2")
+        .bind(version_id)
+        .bind(artifact.extension())
+        .execute(&mut **transaction)
+        .await?;
+    sqlx::query(
+        "delete from versions where id = ?1 and not exists
+             (select 1 from artifacts where version_id = ?1)",
+    )
+    .bind(version_id)
+    .execute(&mut **transaction)
+    .await?;
+    sqlx::query(
+        "delete from modules where id = ?1 and not exists
+             (select 1 from versions where module_id = ?1)",
+    )
+    .bind(module_id)
     .execute(&mut **transaction)
     .await?;
     Ok(())
@@ -352,10 +396,10 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use stoa_module::{Artifact, Sha256};
+    use stoa_module::Sha256;
 
     use super::*;
-    use crate::record::{ArtifactRecord, State};
+    use crate::record::State;
 
     fn row(size: u64) -> Row {
         let record = ArtifactRecord {
@@ -367,7 +411,7 @@ mod tests {
             first_seen: "2026-01-02T03:04:05Z".parse().unwrap(),
         };
         let module = ModuleVersion::parse("example.com/a@v1.0.0").unwrap();
-        Row { module, artifact: Artifact::Zip, record }
+        Row { module, artifact: Artifact::Zip, record: Some(record) }
     }
 
     #[tokio::test]
@@ -389,6 +433,34 @@ mod tests {
         assert_eq!(bytes, [10, 20, 20, 40, 40, 60]);
         let counts = counts(database.readers()).await.unwrap();
         assert_eq!((counts.modules, counts.versions, counts.artifacts), (1, 1, 1));
+    }
+
+    #[tokio::test]
+    async fn what_is_gone_takes_its_empty_version_and_module_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(&dir.path().join("stoa.db")).await.unwrap();
+        let of = |version: &str, artifact| {
+            let module = ModuleVersion::parse(&format!("example.com/a@{version}")).unwrap();
+            Row { module, artifact, ..row(10) }
+        };
+        let gone = |row: &Row| Row { record: None, ..row.clone() };
+        let zip = of("v1.0.0", Artifact::Zip);
+        let text = of("v1.0.0", Artifact::Mod);
+        let later = of("v1.1.0", Artifact::Zip);
+        for (rows, expected) in [
+            (vec![zip.clone(), text.clone(), later.clone()], (1, 2, 3, 30)),
+            (vec![gone(&zip)], (1, 2, 2, 20)),
+            (vec![gone(&zip), gone(&of("v1.9.0", Artifact::Zip))], (1, 2, 2, 20)),
+            (vec![gone(&text)], (1, 1, 1, 10)),
+            // In the order they came, though the ids go in between.
+            (vec![later.clone(), gone(&later), zip.clone(), text.clone()], (1, 1, 2, 20)),
+            (vec![zip.clone(), gone(&zip), gone(&text)], (0, 0, 0, 0)),
+        ] {
+            database.write(&rows, Origin::Commit, 1).await.unwrap();
+            let found = counts(database.readers()).await.unwrap();
+            let found = (found.modules, found.versions, found.artifacts, found.bytes);
+            assert_eq!(found, expected);
+        }
     }
 
     #[tokio::test]

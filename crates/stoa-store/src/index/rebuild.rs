@@ -55,7 +55,7 @@ fn visit(files: &Files, below: &Path, rows: &mpsc::Sender<Row>) -> bool {
     let mut whole = true;
     let reconciled = files.reconcile(&path, |module, sidecar| {
         for (artifact, record) in sidecar.records() {
-            let row = Row { module: module.clone(), artifact, record: record.clone() };
+            let row = Row { module: module.clone(), artifact, record: Some(record.clone()) };
             whole &= rows.blocking_send(row).is_ok();
         }
     });

@@ -1,12 +1,14 @@
 //! The one task that writes the index.
 
 use std::{
+    collections::HashSet,
     path::Path,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use jiff::Timestamp;
+use stoa_module::{Artifact, ModuleVersion};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -46,6 +48,8 @@ pub(super) struct Writer {
     failing: bool,
     pause: Duration,
     rebuild: Option<Rebuild>,
+    /// What was removed since the rebuild began: the pass may have read it before.
+    removed: HashSet<(ModuleVersion, Artifact)>,
     rest_until: Instant,
 }
 
@@ -85,6 +89,7 @@ impl Writer {
             failing: false,
             pause: PAUSE.0,
             rebuild: None,
+            removed: HashSet::new(),
             rest_until: Instant::now(),
         };
         match timeout(OPENING, writer.open_database()).await {
@@ -111,13 +116,19 @@ impl Writer {
             }
             match self.next().await {
                 Work::Commits(rows, flushed) => {
+                    self.note_removed(&rows);
                     self.persist(&rows, Origin::Commit).await;
                     for done in flushed {
                         // Who asked may have stopped waiting.
                         let _: Result<(), ()> = done.send(());
                     }
                 }
-                Work::Passed(rows) => {
+                Work::Passed(mut rows) => {
+                    if !self.removed.is_empty() {
+                        rows.retain(|row| {
+                            !self.removed.contains(&(row.module.clone(), row.artifact))
+                        });
+                    }
                     self.persist(&rows, Origin::Pass).await;
                 }
                 Work::PassEnded => self.end_rebuild().await,
@@ -125,6 +136,14 @@ impl Writer {
                 Work::Look => {}
                 Work::Close => return self.close().await,
             }
+        }
+    }
+
+    /// What is committed after its removal has its own row, which needs no pass.
+    fn note_removed(&mut self, rows: &[Row]) {
+        if self.rebuild.is_some() {
+            let removed = rows.iter().filter(|row| row.record.is_none());
+            self.removed.extend(removed.map(|row| (row.module.clone(), row.artifact)));
         }
     }
 
@@ -282,6 +301,7 @@ impl Writer {
         warn!(path = %self.shared.path.display(), error = reason, "the index is replaced");
         self.missing = true;
         self.rebuild = None;
+        self.removed = HashSet::new();
         self.rest_until = Instant::now();
         self.shared.complete.send_replace(false);
         self.shared.set_readers(None, reason);
@@ -326,6 +346,7 @@ impl Writer {
 
     async fn end_rebuild(&mut self) {
         let Some(rebuild) = self.rebuild.take() else { return };
+        self.removed = HashSet::new();
         let whole = rebuild.walk.await.unwrap_or(false);
         self.rest_until = Instant::now() + REST;
         if whole {
@@ -409,5 +430,69 @@ async fn open_and_look(path: &Path) -> Result<(Database, Option<String>, i64), O
             database.close().await;
             Err(error.into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, atomic::AtomicBool};
+
+    use stoa_module::Sha256;
+
+    use super::*;
+    use crate::{
+        directory,
+        index::database::counts,
+        layout::Layout,
+        record::{ArtifactRecord, State},
+    };
+
+    #[tokio::test]
+    async fn a_pass_brings_nothing_back_that_was_removed_during_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().to_owned());
+        let lock = directory::open(&layout).unwrap();
+        let shared = Arc::new(Shared {
+            path: layout.database(),
+            readers: Mutex::new(None),
+            reason: Mutex::new(String::new()),
+            behind: AtomicBool::new(false),
+            complete: watch::channel(false).0,
+        });
+        let files = Arc::new(Files::new(layout, lock, 0, 0));
+        let (messages, queue) = mpsc::channel(8);
+        let (closing, closed) = watch::channel(false);
+        let mut writer = Writer::open(Arc::clone(&shared), files, queue, closed, None).await;
+        let (sender, rows) = mpsc::channel(8);
+        let walk = tokio::spawn(async { true });
+        (writer.rebuild, writer.missing) = (Some(Rebuild { rows, walk }), false);
+
+        let row = |version: &str| {
+            let record = ArtifactRecord {
+                size: 10,
+                sha256: Sha256::of(b""),
+                h1: None,
+                state: State::Unverified,
+                source: String::new(),
+                first_seen: Timestamp::UNIX_EPOCH,
+            };
+            let module = ModuleVersion::parse(&format!("example.com/a@{version}")).unwrap();
+            Row { module, artifact: Artifact::Zip, record: Some(record) }
+        };
+        let message = |row| Message::Row(Box::new(row));
+        // The pass read both before one was removed, and its rows come after that.
+        messages.send(message(row("v1.0.0"))).await.unwrap();
+        messages.send(message(Row { record: None, ..row("v1.0.0") })).await.unwrap();
+        sender.send(row("v1.0.0")).await.unwrap();
+        sender.send(row("v1.1.0")).await.unwrap();
+        drop(sender);
+        let mut complete = shared.complete.subscribe();
+        let running = tokio::spawn(writer.run());
+        let ended = complete.wait_for(|complete| *complete);
+        drop(timeout(Duration::from_secs(30), ended).await.unwrap().unwrap());
+        let readers = shared.readers().unwrap();
+        assert_eq!(counts(&readers).await.unwrap().artifacts, 1);
+        closing.send_replace(true);
+        timeout(Duration::from_secs(30), running).await.unwrap().unwrap();
     }
 }

@@ -202,7 +202,7 @@ async fn an_index_that_fell_behind_is_rebuilt() {
     // More than the queue holds, and then a commit whose row finds no place.
     let row = |artifact| {
         let record = record(artifact, &body(&modules[0], artifact));
-        Row { module: modules[0].clone(), artifact, record }
+        Row { module: modules[0].clone(), artifact, record: Some(record) }
     };
     for number in 0..10_000 {
         store.offer_row(row(Artifact::ALL[number % 3]));

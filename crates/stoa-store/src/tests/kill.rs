@@ -118,6 +118,54 @@ async fn check_kill(number: usize, artifact: Artifact, step: Step, is_clean: boo
     died
 }
 
+/// `ARTIFACT STEP`: rejects an artifact of the stored victim and dies at a step of that.
+#[tokio::test]
+async fn dies_while_rejecting() {
+    let Some(store) = child_store().await else { return };
+    let text = std::env::var(STEP).unwrap();
+    let (artifact, step) = text.split_once(' ').unwrap();
+    let artifact = Artifact::from_extension(artifact).unwrap();
+    arm(Step::ALL.into_iter().find(|known| format!("{known:?}") == step));
+    store.reject(&victim(), artifact, note(artifact)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_kill_while_rejecting_leaves_all_or_a_miss() {
+    let mut killed = 0;
+    for (artifact, without) in [(Artifact::Mod, "i-z"), (Artifact::Zip, "im-")] {
+        for step in Step::ALL {
+            let place = Place::new();
+            let store = place.open().await;
+            let (older, one) = (module("github.com/Victim/a@v0.9.0"), victim());
+            commit_all(&store, &older).await;
+            commit_all(&store, &one).await;
+            store.index_completed().await;
+            store.close().await;
+            let arming = format!("{} {step:?}", artifact.extension());
+            let child = child("dies_while_rejecting", &place, &arming);
+            let status = child.wait_with_output().unwrap().status;
+            let died = status.signal() == Some(9);
+            assert!(died || status.success(), "{arming}: {status}");
+            killed += u32::from(died);
+
+            let store = place.open().await;
+            let is_rejected = !died || step as u8 >= Step::SidecarRenamed as u8;
+            let expected = if is_rejected { without } else { "imz" };
+            assert_eq!(hits(&store, &one).await, expected, "{arming}");
+            assert_agreement(&place, &store, &[older.clone(), one.clone()]).await;
+            if is_rejected {
+                let other = b"other bytes".as_slice();
+                let record = record(artifact, other);
+                commit_as(&store, &one, artifact, other, record).await.unwrap();
+                assert_eq!(served(&store, &one, artifact).await.unwrap(), other, "{arming}");
+            }
+            store.close().await;
+        }
+    }
+    // A rejection has the steps from the synced sidecar on, without a body's; only the .mod is needed for a list.
+    assert_eq!(killed, 2 * 5 - 1);
+}
+
 const WORKERS: usize = 4;
 const ROUNDS: usize = 400;
 
