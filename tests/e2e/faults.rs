@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use stoa_testkit::{FakeSumdb, FakeUpstream, Fault, Misbehaviour};
+use stoa_testkit::{FakeSumdb, FakeUpstream, Fault, Misbehaviour, Modules};
 
-use crate::fixtures::{Reply, World, brief, modules};
+use crate::fixtures::{Reply, World, brief, client, modules};
 use crate::stoa::Setup;
 
 const BASE: &str = "ex.com/lib/@v/v1.0.0";
@@ -180,26 +180,65 @@ async fn a_private_name_is_sent_nowhere() {
         &[("STOA_GOPRIVATE", "ex.com/private")][..],
         &[("STOA_GONOPROXY", "ex.com/private"), ("STOA_GONOSUMDB", "ex.com/private")],
         &[("STOA_GOPRIVATE", "ex.com/private"), ("STOA_GONOPROXY", "none")],
+        &[("STOA_GOPRIVATE", "ex.com/private"), ("STOA_GONOSUMDB", "ex.com/other")],
+        &[("STOA_GOPRIVATE", "ex.com/private"), ("STOA_GONOSUMDB", "none")],
     ] {
         let world = World::new();
-        let setup =
-            patterns.iter().fold(world.setup(), |setup, (key, value)| setup.env(key, value));
-        let stoa = setup.start();
-        for file in [
-            "@v/list",
-            "@latest",
-            "@v/main.info",
-            "@v/v1.0.0.info",
-            "@v/v1.0.0.mod",
-            "@v/v1.0.0.zip",
-        ] {
-            stoa.get(&format!("ex.com/private/{file}")).await.refused(404, "direct");
+        // A database that can be reached, so that a name sent to it is seen.
+        let database =
+            FakeUpstream::start(stoa_testkit::Modules::default()).with_sumdb(&world.sumdb);
+        let explicit =
+            format!("{} {}", world.sumdb.verifier_key(), database.sumdb_url(&world.sumdb));
+        for gosumdb in [world.sumdb.verifier_key(), explicit] {
+            let setup =
+                patterns.iter().fold(world.setup(), |setup, (key, value)| setup.env(key, value));
+            let stoa = setup.gosumdb(gosumdb).start();
+            for file in [
+                "@v/list",
+                "@latest",
+                "@v/main.info",
+                "@v/v1.0.0.info",
+                "@v/v1.0.0.mod",
+                "@v/v1.0.0.zip",
+            ] {
+                stoa.get(&format!("ex.com/private/{file}")).await.refused(404, "direct");
+            }
+            let lookup = format!("sumdb/{}/lookup/ex.com/private@v1.0.0", world.sumdb.name());
+            stoa.get(&lookup).await.refused(403, "GONOSUMDB");
         }
-        let lookup = format!("sumdb/{}/lookup/ex.com/private@v1.0.0", world.sumdb.name());
-        stoa.get(&lookup).await.refused(403, "GONOSUMDB");
-        let told: Vec<_> = world.upstream.request_lines();
-        assert!(!told.iter().any(|line| line.contains("private")), "{told:?}");
+        for host in [&world.upstream, &database] {
+            let told = host.request_lines();
+            assert!(!told.iter().any(|line| line.contains("private")), "{patterns:?}: {told:?}");
+        }
     }
+}
+
+#[tokio::test]
+async fn a_public_module_without_a_proxy_is_not_looked_up_for_nothing() {
+    let world = World::new();
+    let database = FakeUpstream::start(stoa_testkit::Modules::default()).with_sumdb(&world.sumdb);
+    let gosumdb = format!("{} {}", world.sumdb.verifier_key(), database.sumdb_url(&world.sumdb));
+    let stoa = world.setup().gosumdb(gosumdb).env("STOA_GONOPROXY", "ex.com/lib").start();
+    stoa.get(&format!("{BASE}.mod")).await.refused(404, "direct");
+    assert_eq!(database.request_lines(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_route_to_off_refuses_what_is_stored_too() {
+    let world = World::new();
+    let setup = world.setup();
+    let stoa = setup.start();
+    stoa.get(&format!("{BASE}.zip")).await.ok();
+    stoa.stop();
+    let toml = "[[route]]\npattern = \"ex.com/lib\"\ngoproxy = \"off\"\n";
+    fs_err::write(setup.scratch().join("stoa.toml"), toml).unwrap();
+    let stoa = setup.start();
+    for file in ["@v/list", "@latest", "@v/main.info", "@v/v1.0.0.zip", "@v/v1.1.0.mod"] {
+        stoa.get(&format!("ex.com/lib/{file}"))
+            .await
+            .refused(403, "refused by this server's route");
+    }
+    stoa.get("ex.com/old/@v/v2.0.0+incompatible.mod").await.ok();
 }
 
 #[tokio::test]
@@ -311,7 +350,10 @@ async fn a_forked_tree_is_a_security_error_and_is_not_retried_into_success() {
     let stoa = setup.start();
     // Now the server knows the honest tree.
     stoa.get("ex.com/lib/@v/v1.1.0.mod").await.ok();
+    let tile = format!("sumdb/{}/tile/8/0/000", world.sumdb.name());
+    let honest_tile = stoa.get(&tile).await.ok();
     let fork = world.sumdb.fork(40);
+    fork.append_filler(500);
     world.upstream.set_sumdb(&fork);
     world.upstream.forget_requests();
     let path = format!("{BASE}.mod");
@@ -324,6 +366,12 @@ async fn a_forked_tree_is_a_security_error_and_is_not_retried_into_success() {
     );
     let latest = stoa.get(&format!("sumdb/{}/latest", world.sumdb.name())).await;
     latest.refused(403, "SECURITY ERROR");
+    // Nothing of the fork was kept, and asking again does not help while the evidence is fresh.
+    assert_eq!(stoa.get(&tile).await.ok(), honest_tile);
+    world.upstream.set_sumdb(&world.sumdb);
+    let lookup = format!("sumdb/{}/lookup/ex.com/lib@v1.0.0", world.sumdb.name());
+    stoa.get(&lookup).await.refused(403, "SECURITY ERROR");
+    world.upstream.set_sumdb(&fork);
     let (_, log) = stoa.stop();
     assert!(log.contains("SECURITY: the checksum database has signed two trees"), "{log}");
     // The head survives a restart: the fork is still none of ours.
@@ -363,13 +411,171 @@ async fn what_was_exempt_is_verified_before_it_is_handed_out_again() {
     // Verified now: offline it needs no database.
     open.clone().env("STOA_GONOSUMDB", "none").offline().start().get(&zip).await.ok();
 
-    // What the database contradicts is not handed out, however long it was stored.
+    // What the database contradicts is not handed out, however long it was stored; it makes room for what is right.
     let world = World::new();
     let forged = stoa_testkit::zip_of([("ex.com/lib@v1.0.0/lib.go", "package evil\n")]);
-    world.upstream.fault(format!("/{zip}"), Fault::replace(forged));
+    world.upstream.fault(format!("/{zip}"), Fault::replace(forged.clone()));
     let open = world.setup().env("STOA_GONOSUMDB", "ex.com/lib");
-    open.start().get(&zip).await.ok();
-    open.env("STOA_GONOSUMDB", "none").start().get(&zip).await.refused(403, "checksum mismatch");
+    let stoa = open.start();
+    assert!(stoa.get(&zip).await.ok() == forged);
+    stoa.stop();
+    let covered = open.clone().env("STOA_GONOSUMDB", "none");
+    let stoa = covered.start();
+    stoa.get(&zip).await.refused(403, "checksum mismatch");
+    let (_, log) = stoa.stop();
+    assert!(log.contains("it goes to quarantine"), "{log}");
+    world.upstream.clear_faults();
+    assert!(covered.start().get(&zip).await.ok() == modules().zip("ex.com/lib@v1.0.0"));
+}
+
+#[tokio::test]
+async fn another_databases_word_is_not_ours() {
+    let world = World::new();
+    let zip = format!("{BASE}.zip");
+    // A database of somebody else's that vouches for a forged module.
+    let forged = Modules::default().with(
+        "ex.com/lib@v1.0.0",
+        [("go.mod", "module ex.com/lib\n\ngo 1.21\n"), ("lib.go", "package evil\n")],
+    );
+    let theirs = FakeSumdb::new("sum.theirs.example", &forged);
+    let upstream = FakeUpstream::start(forged).with_sumdb(&theirs);
+    let setup = world.setup().goproxy(upstream.url()).gosumdb(theirs.verifier_key());
+    let stoa = setup.start();
+    stoa.get(&zip).await.ok();
+    stoa.stop();
+    let ours = setup.goproxy(world.upstream.url()).gosumdb(world.sumdb.verifier_key());
+    assert!(ours.start().get(&zip).await.ok() == modules().zip("ex.com/lib@v1.0.0"));
+}
+
+#[tokio::test]
+async fn a_lost_info_may_come_back_with_more_in_it() {
+    let world = World::new();
+    let setup = world.setup();
+    let stoa = setup.start();
+    let info = format!("{BASE}.info");
+    stoa.get(&info).await.ok();
+    stoa.stop();
+    fs_err::remove_file(setup.data_dir().join("cache/download").join(&info)).unwrap();
+    let richer = r#"{"Version":"v1.0.0","Time":"2024-01-02T03:04:05Z","Origin":{"VCS":"git"}}"#;
+    world.upstream.fault(format!("/{info}"), Fault::replace(richer));
+    assert_eq!(setup.start().get(&info).await.text(), richer);
+}
+
+#[tokio::test]
+async fn one_dead_source_takes_only_its_own_places() {
+    let world = World::new();
+    let dead = FakeUpstream::start(modules());
+    dead.fault("*", Fault::hang());
+    let setup = world.setup().env("STOA_UPSTREAM_MAX_CONCURRENT", "2");
+    let setup = setup.env("STOA_UPSTREAM_LIST_TIMEOUT", "15s");
+    let toml = format!("[[route]]\npattern = \"ex.com/dead\"\ngoproxy = \"{}\"\n", dead.url());
+    fs_err::write(setup.scratch().join("stoa.toml"), toml).unwrap();
+    let stoa = setup.start();
+    let mut waiting = tokio::task::JoinSet::new();
+    for n in 0..20 {
+        waiting.spawn(client().get(format!("{}/ex.com/dead/m{n}/@v/list", stoa.url)).send());
+    }
+    dead.wait_for_requests("*", 2).await;
+    let started = Instant::now();
+    stoa.get(&format!("{BASE}.zip")).await.ok();
+    stoa.get("ex.com/lib/@v/list").await.ok();
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn two_stoas_that_name_each_other_do_not_wait_for_each_other() {
+    let world = World::new();
+    let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (one, two) = (port(), port());
+    let serve = |own: u16, other: u16| {
+        let list = format!("http://127.0.0.1:{other}|{}", world.upstream.url());
+        let setup = world.setup().env("STOA_UPSTREAM_ALTERNATIVE_TIMEOUT", "10s").goproxy(list);
+        setup.env("STOA_LISTEN", format!("127.0.0.1:{own}")).start()
+    };
+    let (one, two) = (serve(one, two), serve(two, one));
+    for module in ["ex.com/lib/@v/v1.0.0.mod", "ex.com/lib/@v/v1.1.0.zip", "ex.com/old/@v/list"] {
+        let started = Instant::now();
+        let (a, b) = tokio::join!(one.get(module), two.get(module));
+        assert!(a.ok() == b.ok());
+        assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn an_outage_does_not_break_a_build_of_what_is_stored() {
+    let mut world = World::new();
+    let setup = world.setup().env("STOA_UPSTREAM_TRIES", "1").env("STOA_CACHE_LIST_TTL", "0s");
+    let stoa = setup.start();
+    for file in ["v1.0.0.zip", "v1.0.0.mod", "v1.0.0.info", "v1.1.0.mod"] {
+        stoa.get(&format!("ex.com/lib/@v/{file}")).await.ok();
+    }
+    world.upstream.stop();
+    // The go command probes every prefix of a package's path; only a 404 lets it go on.
+    stoa.get("ex.com/lib/sub/@v/list").await.refused(404, "which has ex.com/lib");
+    stoa.get("ex.com/lib/sub/@latest").await.refused(404, "which has ex.com/lib");
+    stoa.get("ex.com/lib/sub/@v/main.info").await.refused(404, "which has ex.com/lib");
+    stoa.get("ex.com/other/@v/list").await.refused(502, "");
+    assert_eq!(stoa.get("ex.com/lib/@v/list").await.text(), "v1.0.0\n");
+    let latest = stoa.get("ex.com/lib/@latest").await;
+    assert_eq!(latest.header("cache-control"), "no-cache");
+    assert!(latest.header("warning").starts_with("110"));
+    assert!(latest.text().contains("v1.0.0"), "{}", latest.text());
+    let made = stoa.get("ex.com/lib/@v/v1.1.0.info").await;
+    assert_eq!(made.text(), r#"{"Version":"v1.1.0"}"#);
+}
+
+#[tokio::test]
+async fn a_zip_without_its_small_files_gets_them_at_the_next_chance() {
+    let world = World::new();
+    world.upstream.fault("*.info", Fault::status(403));
+    world.upstream.fault("*.mod", Fault::status(403));
+    let setup = world.setup();
+    let stoa = setup.start();
+    let zip = format!("{BASE}.zip");
+    stoa.get(&zip).await.ok();
+    world.upstream.wait_for_request(format!("/{BASE}.mod")).await;
+    world.upstream.wait_for_request(format!("/{BASE}.info")).await;
+    world.upstream.clear_faults();
+    world.upstream.forget_requests();
+    // A moment may pass until the first try has ended; each hit is another chance.
+    let fetched = async {
+        while world.upstream.count("*.mod") == 0 || world.upstream.count("*.info") == 0 {
+            stoa.get(&zip).await.ok();
+        }
+    };
+    tokio::time::timeout(BOUNDED, fetched).await.expect("they are fetched");
+}
+
+#[tokio::test]
+async fn a_login_page_does_not_replace_a_list() {
+    let world = World::new();
+    let setup = world.setup().env("STOA_CACHE_LIST_TTL", "0s");
+    let stoa = setup.start();
+    let list = stoa.get("ex.com/lib/@v/list").await.ok();
+    world.upstream.fault("*/list", Fault::replace("<html>\nplease log in\n</html>\n"));
+    let kept = stoa.get("ex.com/lib/@v/list").await;
+    assert!(kept.header("warning").starts_with("110"));
+    assert_eq!(kept.ok(), list);
+    stoa.get("ex.com/none/@v/list").await.refused(502, "something else than a list");
+}
+
+#[tokio::test]
+async fn a_small_body_that_drips_is_given_up() {
+    let world = World::new();
+    let long = "v1.0.0\n".repeat(20_000);
+    world
+        .upstream
+        .fault("*/list", Fault::replace(long).with(Fault::drip(4_200, Duration::from_millis(500))));
+    let stoa = world.setup().env("STOA_UPSTREAM_TRIES", "1").start();
+    bounded(stoa.get("ex.com/lib/@v/list")).await.refused(504, "timeout");
+}
+
+#[tokio::test]
+async fn a_query_that_reads_like_a_file_does_not_hide_it() {
+    let world = World::new();
+    let stoa = world.setup().start();
+    stoa.get("ex.com/lib/@v/v1.0.0%20.zip.info").await.refused(404, "not found");
+    stoa.get(&format!("{BASE}.zip")).await.ok();
 }
 
 #[tokio::test]

@@ -211,6 +211,73 @@ async fn a_growing_tree_stays_provable_offline() {
 }
 
 #[tokio::test]
+async fn a_cache_without_the_record_is_not_the_databases_word() {
+    let world = World::new();
+    // The directory of another stoa: it says `supported`, and has one record.
+    let other = world.setup();
+    let stoa = other.start();
+    stoa.get("ex.com/old/@v/v2.0.0+incompatible.mod").await.ok();
+    stoa.stop();
+    let files = format!("file://{}", other.data_dir().join("cache/download").display());
+    let list = format!("{files},{}", world.upstream.url());
+    let stoa = world.setup().goproxy(list).start();
+    stoa.get("ex.com/old/@v/v2.0.0+incompatible.mod").await.ok();
+    stoa.get("ex.com/lib/@v/v1.0.0.mod").await.ok();
+    // Another stoa without a network says 404 to what it lacks.
+    let offline = other.offline().start();
+    let list = format!("{},{}", offline.url, world.upstream.url());
+    let stoa = world.setup().goproxy(list).start();
+    stoa.get("ex.com/lib/@v/v1.0.0.mod").await.ok();
+}
+
+#[tokio::test]
+async fn a_lookup_may_take_its_time() {
+    let world = World::new();
+    let gate = stoa_testkit::Gate::new();
+    world.upstream.fault("*/lookup/*", Fault::gate(&gate));
+    // Over a comma the short bound, which is for sources with an alternative, is not the lookup's.
+    let setup = world.setup().env("STOA_SUMDB_TIMEOUT", "20s");
+    let setup = setup.env("STOA_UPSTREAM_ALTERNATIVE_TIMEOUT", "300ms");
+    let stoa = setup.goproxy(format!("{},direct", world.upstream.url())).start();
+    let waiting = tokio::spawn(
+        crate::fixtures::client().get(format!("{}/ex.com/lib/@v/v1.0.0.mod", stoa.url)).send(),
+    );
+    gate.wait_for_held(1).await;
+    tokio::time::sleep(std::time::Duration::from_millis(900)).await;
+    gate.open();
+    assert_eq!(waiting.await.unwrap().unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn absences_are_remembered_and_unproven_tiles_are_not_kept() {
+    let world = World::new();
+    let stoa = world.setup().start();
+    let name = world.sumdb.name();
+    for _ in 0..5 {
+        stoa.get(&format!("sumdb/{name}/lookup/ex.com/absent@v1.0.0"))
+            .await
+            .refused(404, "no record");
+    }
+    assert_eq!(world.upstream.count("*/lookup/*"), 1);
+    // A tile of a tree that is newer than any head we can learn of.
+    let old = world.sumdb.size();
+    stoa.get(&format!("sumdb/{name}/latest")).await.ok();
+    world.sumdb.append_filler(400);
+    world.sumdb.serve_latest_at(old);
+    let beyond = format!("sumdb/{name}/tile/8/0/002.p/10");
+    for _ in 0..2 {
+        let reply = stoa.get(&beyond).await;
+        assert_eq!(reply.header("cache-control"), "no-cache");
+        reply.ok();
+    }
+    assert_eq!(world.upstream.count("*/tile/8/0/002.p/10"), 2);
+    // A head that is learnt because a client knows more than we do.
+    world.sumdb.serve_latest_at(None);
+    let now = stoa.get(&beyond).await;
+    assert_eq!(now.header("cache-control"), "public, max-age=31536000, immutable");
+}
+
+#[tokio::test]
 async fn without_a_database_none_is_passed_on() {
     let world = World::new();
     let stoa = brief(Setup::new()).goproxy(world.upstream.url()).start();

@@ -7,6 +7,8 @@ use std::time::Duration;
 use stoa_module::ErrorClass;
 use stoa_upstream::Failure;
 
+use crate::flight::Grounded;
+
 /// What was asked, what was concluded and why. Shared by everyone who waited for the same flight.
 #[derive(Clone, Debug)]
 pub struct Error {
@@ -70,12 +72,31 @@ impl Error {
             .hint("the server runs with --offline; fetch this once through it while it is online")
     }
 
+    /// A flight that brought no answer.
+    pub(crate) fn grounded(asked: &str, grounded: Grounded) -> Arc<Self> {
+        Arc::new(match grounded {
+            Grounded::Lost => Self::lost(asked),
+            Grounded::Full => Self {
+                retry_after: Some(Duration::from_secs(5)),
+                ..Self::new(
+                    ErrorClass::Unavailable,
+                    format!("{asked}: too many fetches wait for their sources"),
+                )
+            },
+        })
+    }
+
     /// A task of ours ended without an answer: a bug, since every fault has a class.
-    pub(crate) fn lost(asked: &str) -> Arc<Self> {
-        Arc::new(Self::new(
+    pub(crate) fn lost(asked: &str) -> Self {
+        Self::new(
             ErrorClass::Internal,
             format!("{asked}: the task that fetched this ended without an answer"),
-        ))
+        )
+    }
+
+    /// No source answered, which says nothing about what was asked.
+    pub(crate) fn is_outage(&self) -> bool {
+        matches!(self.class, ErrorClass::Unavailable | ErrorClass::Timeout)
     }
 }
 

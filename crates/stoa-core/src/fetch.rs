@@ -14,9 +14,11 @@ use stoa_upstream::{Bounds, Failure, Source, Stage};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
+use crate::absent::Asked;
 use crate::error::Error;
 use crate::mirror::{Mirror, asked_artifact};
 use crate::policy::is_toolchain;
+use crate::sumdb::Database;
 
 /// How long a contradiction is remembered: an https client asks twice after every 4xx.
 const MISMATCH_TTL: Duration = Duration::from_mins(1);
@@ -44,6 +46,8 @@ enum Record {
     Exempt(String),
     /// `.info` is covered by nobody.
     Uncovered,
+    /// To be looked up as soon as there is a source that may have the module.
+    Wanted(Database),
     Pending(JoinHandle<Result<RecordHashes, Arc<Error>>>),
     Known(RecordHashes),
 }
@@ -57,8 +61,13 @@ impl Mirror {
         via: &str,
     ) -> Result<String, Arc<Error>> {
         let asked = asked_artifact(module, artifact);
+        // Between this flight's first request and its beginning another flight may have landed.
+        if let Ok(Some(stored)) = self.inner.store.open_artifact(module, artifact).await {
+            return Ok(stored.record.source);
+        }
         let outcome = self.fetch_from_chain(module, artifact, &asked, via).await;
         let settings = &self.inner.settings;
+        let about = Asked::Artifact(module.clone(), artifact);
         match outcome {
             Ok(source) => {
                 if artifact == Artifact::Zip {
@@ -71,10 +80,10 @@ impl Mirror {
                 match error.class {
                     ErrorClass::NotFound => {
                         let keep = settings.negative_version_ttl;
-                        self.inner.verdicts.remember(&asked, &error, keep);
+                        self.inner.verdicts.remember(&about, &error, keep);
                     }
                     ErrorClass::Mismatch => {
-                        self.inner.verdicts.remember(&asked, &error, MISMATCH_TTL);
+                        self.inner.verdicts.remember(&about, &error, MISMATCH_TTL);
                     }
                     _ => {}
                 }
@@ -91,15 +100,8 @@ impl Mirror {
         via: &str,
     ) -> Result<String, Error> {
         let settings = &self.inner.settings;
-        let permit = tokio::time::timeout(settings.file_timeout, self.inner.fetching.acquire());
-        let Ok(Ok(_permit)) = permit.await else {
-            return Err(Error::new(
-                ErrorClass::Unavailable,
-                format!("{asked}: too many fetches are under way"),
-            ));
-        };
-        let chain = self.inner.policy.chain(module.path());
-        let mut record = self.begin_record(module, artifact, via)?;
+        let chain = self.inner.policy.careful_chain(module.path());
+        let mut record = self.wanted_record(module, artifact)?;
         let mut walk = chain.walk();
         while let Some(step) = walk.next() {
             let header = if step.has_alternative {
@@ -107,10 +109,18 @@ impl Mirror {
             } else {
                 settings.file_timeout
             };
-            let source = self.source_for(module.path(), step.source);
-            let attempt = self.fetch_from(&source, header, module, artifact, &mut record, via);
+            if let Record::Wanted(database) = &record
+                && matches!(step.source, Source::Http(_) | Source::File(_))
+            {
+                let (database, module, chain, via) =
+                    (database.clone(), module.clone(), chain.clone(), via.to_owned());
+                record = Record::Pending(tokio::spawn(async move {
+                    database.lookup(&module, &chain, &via).await.map(|found| found.hashes)
+                }));
+            }
+            let attempt = self.fetch_from(step.source, header, module, artifact, &mut record, via);
             match attempt.await {
-                Ok(()) => return Ok(source.to_string()),
+                Ok(()) => return Ok(step.source.to_string()),
                 Err(Stop::All(error)) => return Err(error),
                 Err(Stop::Source(failure)) => walk.failed(failure),
             }
@@ -118,26 +128,15 @@ impl Mirror {
         Err(Error::exhausted(asked, walk.finish()))
     }
 
-    fn begin_record(
-        &self,
-        module: &ModuleVersion,
-        artifact: Artifact,
-        via: &str,
-    ) -> Result<Record, Error> {
+    fn wanted_record(&self, module: &ModuleVersion, artifact: Artifact) -> Result<Record, Error> {
         if artifact == Artifact::Info {
             return Ok(Record::Uncovered);
         }
         if let Some(pattern) = self.exemption(module.path()) {
             return Ok(Record::Exempt(pattern));
         }
-        let Some(database) = self.inner.database.clone() else {
-            return Err(toolchain_without_database(module));
-        };
-        let chain = self.inner.policy.chain(module.path()).clone();
-        let (module, via) = (module.clone(), via.to_owned());
-        Ok(Record::Pending(tokio::spawn(async move {
-            database.lookup(&module, &chain, &via).await.map(|found| found.hashes)
-        })))
+        let database = self.inner.database.clone();
+        database.map(Record::Wanted).ok_or_else(|| without_database(module))
     }
 
     async fn fetch_from(
@@ -283,16 +282,14 @@ impl Mirror {
                 Ok(Ok(hashes)) => hashes,
                 Ok(Err(error)) => return Err(Stop::All((*error).clone())),
                 Err(_) => {
-                    return Err(Stop::All(
-                        (*Error::lost(&asked_artifact(module, artifact))).clone(),
-                    ));
+                    return Err(Stop::All(Error::lost(&asked_artifact(module, artifact))));
                 }
             };
             *record = Record::Known(hashes);
         }
         match record {
             Record::Exempt(pattern) => Ok(State::Exempt { pattern: pattern.clone() }),
-            Record::Uncovered | Record::Pending(_) => Ok(State::Uncovered),
+            Record::Uncovered | Record::Pending(_) | Record::Wanted(_) => Ok(State::Uncovered),
             Record::Known(hashes) => {
                 let name = self.inner.database.as_ref().map_or("", |database| database.name());
                 contradiction(name, artifact, h1, hashes).map_or_else(
@@ -310,50 +307,41 @@ impl Mirror {
         }
     }
 
-    /// Stored when the checksum database was not asked about it, and covered now: it is looked up before it is handed
-    /// out again.
+    /// Stored when the checksum database was not asked about it, or by the word of another one, and covered now: it is
+    /// looked up before it is handed out again. False if the database contradicts it; it is no longer stored then, and
+    /// may be fetched anew.
     pub(crate) async fn verify_stored(
         &self,
         module: &ModuleVersion,
         artifact: Artifact,
         record: &ArtifactRecord,
         via: &str,
-    ) -> Result<(), Arc<Error>> {
+    ) -> Result<bool, Arc<Error>> {
         let asked = asked_artifact(module, artifact);
-        if let Some(error) = self.inner.verdicts.recall(&asked) {
-            return Err(error);
-        }
         let Some(database) = &self.inner.database else {
-            return Err(Arc::new(toolchain_without_database(module)));
+            return Err(Arc::new(without_database(module)));
         };
-        let chain = self.inner.policy.chain(module.path());
-        let hashes = database.lookup(module, chain, via).await?.hashes;
-        if let Some(detail) = contradiction(database.name(), artifact, record.h1, &hashes) {
-            let failure = Failure {
-                class: ErrorClass::Mismatch,
-                stage: Stage::Local,
-                source: "store".to_owned(),
-                detail: detail.clone(),
-                text: None,
-                retry_after: None,
-                tries: 0,
+        let chain = self.inner.policy.careful_chain(module.path());
+        let hashes = database.lookup(module, &chain, via).await?.hashes;
+        let store = &self.inner.store;
+        let done = if let Some(reason) =
+            contradiction(database.name(), artifact, record.h1, &hashes)
+        {
+            error!(module.path = %module.path(), module.version = %module.version(), reason,
+                "SECURITY: what was stored while it was not verified is not what the checksum database vouches for; \
+                 it goes to quarantine");
+            let note = QuarantineNote {
+                module: module.to_string(),
+                artifact,
+                reason,
+                source: record.source.clone(),
             };
-            let error = Error::new(
-                ErrorClass::Mismatch,
-                format!("{asked}: refused, the stored content is not what was vouched for"),
-            );
-            let error =
-                Arc::new(error.because(vec![failure]).hint(
-                    "it was stored while the checksum database was not asked about this module",
-                ));
-            error!(module.path = %module.path(), module.version = %module.version(), detail,
-                "SECURITY: stored content contradicts the checksum database");
-            self.inner.verdicts.remember(&asked, &error, MISMATCH_TTL);
-            return Err(error);
-        }
-        let state = State::Verified { database: database.name().to_owned() };
-        let restated = self.inner.store.restate(module, artifact, state).await;
-        restated.map(|_| ()).map_err(|error| Arc::new(Error::store(&asked, &error)))
+            store.reject(module, artifact, note).await.map(|()| false)
+        } else {
+            let state = State::Verified { database: database.name().to_owned() };
+            store.restate(module, artifact, state).await.map(|_| true)
+        };
+        done.map_err(|error| Arc::new(Error::store(&asked, &error)))
     }
 
     /// A later offline client needs the small files too.
@@ -366,6 +354,18 @@ impl Mirror {
                         "a companion of a stored zip could not be fetched");
                 }
             });
+        }
+    }
+
+    /// The server may have been stopped, or its upstream gone, just after the zip came.
+    pub(crate) async fn fetch_missing_companions(&self, module: &ModuleVersion) {
+        if self.inner.settings.offline {
+            return;
+        }
+        if let Ok(Some(sidecar)) = self.inner.store.sidecar(module).await
+            && [Artifact::Info, Artifact::Mod].iter().any(|&one| sidecar.of(one).is_none())
+        {
+            self.fetch_companions(module);
         }
     }
 
@@ -402,6 +402,7 @@ impl Mirror {
         } else {
             settings.list_timeout
         };
+        let _place = self.inner.permits.place(source, header).await?;
         self.inner.client.get(source, path, &Bounds { header, max_bytes }, via).await
     }
 }
@@ -429,11 +430,14 @@ fn hash_text(h1: Option<H1>, sha256: &stoa_module::Sha256) -> String {
     h1.map_or_else(|| format!("sha256:{sha256}"), |h1| h1.to_string())
 }
 
-fn toolchain_without_database(module: &ModuleVersion) -> Error {
-    debug_assert!(is_toolchain(module.path()));
-    Error::new(
+fn without_database(module: &ModuleVersion) -> Error {
+    let error = Error::new(
         ErrorClass::Denied,
-        format!("{module}: a toolchain is handed out only when a checksum database vouches for it"),
-    )
-    .hint("GOSUMDB is off on this server; set it to sum.golang.org to serve toolchains")
+        format!("{module}: it is handed out only when a checksum database vouches for it"),
+    );
+    if is_toolchain(module.path()) {
+        error.hint("GOSUMDB is off on this server; set it to sum.golang.org to serve toolchains")
+    } else {
+        error.hint("GOSUMDB is off on this server, and this was stored to be verified later")
+    }
 }

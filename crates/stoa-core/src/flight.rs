@@ -15,23 +15,33 @@ use tracing::Instrument as _;
 /// The work in the air, by key. `T` is what every follower gets a clone of.
 pub(crate) struct Flights<K, T> {
     flying: Mutex<HashMap<K, watch::Receiver<Option<T>>>>,
+    most: usize,
 }
 
-/// The leader ended without an answer.
-#[derive(Debug)]
-pub(crate) struct Lost;
+/// Flights of one kind in the air at once. Each costs some KiB, and one that waits for a dead source stays for a
+/// minute, whether or not the client that began it is still there.
+pub(crate) const MOST_FLIGHTS: usize = 2048;
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Grounded {
+    /// The leader ended without one.
+    Lost,
+    /// Too many are in the air to begin another.
+    Full,
+}
 
 impl<K, T> Flights<K, T>
 where
     K: Clone + Eq + Hash + Send + 'static,
     T: Clone + Send + Sync + 'static,
 {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { flying: Mutex::new(HashMap::new()) })
+    pub(crate) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { flying: Mutex::new(HashMap::new()), most })
     }
 
     /// Waits for the flight of `key`, and starts it with `work` when it is not in the air.
-    pub(crate) async fn join<W, F>(self: &Arc<Self>, key: K, work: W) -> Result<T, Lost>
+    pub(crate) async fn join<W, F>(self: &Arc<Self>, key: K, work: W) -> Result<T, Grounded>
     where
         W: FnOnce() -> F,
         F: Future<Output = T> + Send + 'static,
@@ -40,6 +50,8 @@ where
             let mut flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(landing) = flying.get(&key) {
                 landing.clone()
+            } else if flying.len() >= self.most {
+                return Err(Grounded::Full);
             } else {
                 let (land, landing) = watch::channel(None);
                 flying.insert(key.clone(), landing.clone());
@@ -57,8 +69,8 @@ where
                 landing
             }
         };
-        let landed = landing.wait_for(Option::is_some).await.map_err(|_| Lost)?;
-        landed.clone().ok_or(Lost)
+        let landed = landing.wait_for(Option::is_some).await.map_err(|_| Grounded::Lost)?;
+        landed.clone().ok_or(Grounded::Lost)
     }
 }
 
@@ -90,7 +102,7 @@ mod tests {
 
     #[tokio::test]
     async fn many_who_ask_cause_one_piece_of_work() {
-        let flights = Flights::new();
+        let flights = Flights::new(MOST_FLIGHTS);
         let (count, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
         let mut waiting = Vec::new();
         for _ in 0..64 {
@@ -118,7 +130,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flight_survives_the_one_who_began_it() {
-        let flights = Flights::new();
+        let flights = Flights::new(MOST_FLIGHTS);
         let gate = Arc::new(Notify::new());
         let first = {
             let (flights, gate) = (Arc::clone(&flights), Arc::clone(&gate));
@@ -141,9 +153,28 @@ mod tests {
 
     #[tokio::test]
     async fn a_leader_that_panics_frees_its_followers_and_its_key() {
-        let flights: Arc<Flights<u8, u8>> = Flights::new();
+        let flights: Arc<Flights<u8, u8>> = Flights::new(MOST_FLIGHTS);
         let outcome = flights.join(1, || async { panic!("on purpose") }).await;
         assert!(outcome.is_err());
         assert_eq!(flights.join(1, || async { 2 }).await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_full_sky_takes_followers_but_no_new_flight() {
+        let flights = Flights::new(1);
+        let gate = Arc::new(Notify::new());
+        let first = {
+            let (flights, gate) = (Arc::clone(&flights), Arc::clone(&gate));
+            tokio::spawn(
+                async move { flights.join(1, || async move { gate.notified().await }).await },
+            )
+        };
+        tokio::task::yield_now().await;
+        assert_eq!(flights.join(2, || async {}).await, Err(Grounded::Full));
+        let follower = flights.join(1, || async {});
+        gate.notify_one();
+        assert_eq!(follower.await, Ok(()));
+        assert_eq!(first.await.unwrap(), Ok(()));
+        assert_eq!(flights.join(2, || async {}).await, Ok(()));
     }
 }

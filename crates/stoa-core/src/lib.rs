@@ -17,6 +17,7 @@ mod flight;
 mod inspectors;
 mod mirror;
 mod mutable;
+mod permits;
 mod policy;
 mod sumdb;
 

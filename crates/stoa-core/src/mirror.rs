@@ -11,14 +11,14 @@ use stoa_module::{
 };
 use stoa_store::{AnswerKey, ArtifactRecord, State, Store};
 use stoa_sumdb::{Tile, TileLevel};
-use stoa_upstream::{Client, Source};
-use tokio::sync::Semaphore;
+use stoa_upstream::Client;
 
-use crate::absent::Verdicts;
+use crate::absent::{Asked, Verdicts};
 use crate::error::Error;
-use crate::flight::Flights;
+use crate::flight::{Flights, MOST_FLIGHTS};
 use crate::inspectors::Inspectors;
 use crate::mutable::Kept;
+use crate::permits::Permits;
 use crate::policy::{Policy, is_toolchain};
 use crate::sumdb::Database;
 
@@ -44,7 +44,7 @@ pub struct Settings {
     pub max_mod_bytes: u64,
     pub max_info_bytes: u64,
     pub max_list_bytes: u64,
-    /// Fetches under way at once; hits never count.
+    /// Fetches under way at once from one source; hits never count.
     pub max_concurrent: usize,
     /// Zips inspected and hashed at once.
     pub verify_concurrency: usize,
@@ -109,8 +109,16 @@ pub enum Freshness {
     For(Duration),
 }
 
+/// What is fetched, and the stoas that the request came through. Two servers that name each other in their chains would
+/// wait for each other's flights for ever; a request that came through another stoa flies apart, and is noticed when it
+/// comes back to where it began.
+pub(crate) type Routed<K> = (K, String);
+
 /// What a flight brings to everyone who waited for it.
 pub(crate) type Landed<T> = Result<T, Arc<Error>>;
+
+/// A landed artifact is stored; what is told is where it came from.
+type ArtifactFlights = Flights<Routed<(ModuleVersion, Artifact)>, Landed<String>>;
 
 /// The caching mirror: cheap to clone, one per process.
 #[derive(Clone)]
@@ -125,10 +133,10 @@ pub(crate) struct Inner {
     pub client: Client,
     /// None where `GOSUMDB=off`.
     pub database: Option<Database>,
-    pub artifacts: Arc<Flights<(ModuleVersion, Artifact), Landed<String>>>,
-    pub answers: Arc<Flights<String, Landed<Arc<Kept>>>>,
+    pub artifacts: Arc<ArtifactFlights>,
+    pub answers: Arc<Flights<Routed<AnswerKey>, Landed<Arc<Kept>>>>,
     pub verdicts: Verdicts,
-    pub fetching: Semaphore,
+    pub permits: Permits,
     pub inspectors: Inspectors,
 }
 
@@ -144,10 +152,10 @@ impl Mirror {
     ) -> std::io::Result<Self> {
         let inner = Inner {
             verdicts: Verdicts::new(settings.negative_bytes),
-            fetching: Semaphore::new(settings.max_concurrent),
+            permits: Permits::new(settings.max_concurrent),
             inspectors: Inspectors::new(settings.verify_concurrency)?,
-            artifacts: Flights::new(),
-            answers: Flights::new(),
+            artifacts: Flights::new(MOST_FLIGHTS),
+            answers: Flights::new(MOST_FLIGHTS),
             settings,
             policy,
             store,
@@ -187,24 +195,49 @@ impl Mirror {
         artifact: Artifact,
         via: &str,
     ) -> Result<Answer, Arc<Error>> {
+        let asked = asked_artifact(module, artifact);
+        self.refuse_by_route(module.path(), &asked)?;
         if let Some(answer) = self.stored(module, artifact, Outcome::Hit, via).await? {
+            if artifact == Artifact::Zip {
+                self.fetch_missing_companions(module).await;
+            }
             return Ok(answer);
         }
-        let asked = asked_artifact(module, artifact);
         refuse_impossible(module.path(), &asked)?;
         if self.inner.settings.offline {
-            return self.offline_artifact(module, artifact, &asked).await;
+            let made = self.made_info(module, artifact).await;
+            return made.ok_or_else(|| Arc::new(Error::offline(&asked)));
         }
-        if let Some(error) = self.inner.verdicts.recall(&asked) {
-            return Err(error);
+        let fetched = match self.inner.verdicts.recall(&Asked::Artifact(module.clone(), artifact)) {
+            Some(error) => Err(error),
+            None => self.fetch_once(module, artifact, &asked, via).await,
+        };
+        match fetched {
+            Ok(answer) => Ok(answer),
+            // The upstream is down, and what the client needs of it follows from what is here.
+            Err(error) if error.is_outage() => self
+                .made_info(module, artifact)
+                .await
+                .ok_or(error)
+                .map(|made| Answer { outcome: Outcome::Stale, ..made }),
+            Err(error) => Err(error),
         }
+    }
+
+    async fn fetch_once(
+        &self,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        asked: &str,
+        via: &str,
+    ) -> Result<Answer, Arc<Error>> {
         let work = {
             let (mirror, module, via) = (self.clone(), module.clone(), via.to_owned());
             move || async move { mirror.fetch(&module, artifact, &via).await }
         };
-        let key = (module.clone(), artifact);
+        let key = ((module.clone(), artifact), stoas_of(via));
         let landed = self.inner.artifacts.join(key, work).await;
-        landed.map_err(|_| Error::lost(&asked))??;
+        landed.map_err(|grounded| Error::grounded(asked, grounded))??;
         let stored = self.stored(module, artifact, Outcome::Miss, via).await?;
         stored.ok_or_else(|| {
             Arc::new(Error::new(
@@ -226,8 +259,10 @@ impl Mirror {
         let found = self.inner.store.open_artifact(module, artifact).await;
         let found = found.map_err(|error| Arc::new(Error::store(&asked(), &error)))?;
         let Some(stored) = found else { return Ok(None) };
-        if !self.may_hand_out(module, &stored.record) {
-            self.verify_stored(module, artifact, &stored.record, via).await?;
+        if !self.may_hand_out(module, &stored.record)
+            && !self.verify_stored(module, artifact, &stored.record, via).await?
+        {
+            return Ok(None);
         }
         let (kind, is_small) = match artifact {
             Artifact::Info => (Kind::Info, true),
@@ -255,7 +290,11 @@ impl Mirror {
     /// covered by the checksum database now.
     fn may_hand_out(&self, module: &ModuleVersion, record: &ArtifactRecord) -> bool {
         match &record.state {
-            State::Verified { .. } | State::Uncovered => true,
+            State::Verified { database } => {
+                self.inner.database.as_ref().is_none_or(|ours| ours.name() == database)
+                    || self.exemption(module.path()).is_some()
+            }
+            State::Uncovered => true,
             State::Exempt { .. } => self.exemption(module.path()).is_some(),
             State::Unverified => false,
         }
@@ -269,25 +308,16 @@ impl Mirror {
         (self.inner.database.is_none() && !is_toolchain(path)).then(|| "GOSUMDB=off".to_owned())
     }
 
-    async fn offline_artifact(
-        &self,
-        module: &ModuleVersion,
-        artifact: Artifact,
-        asked: &str,
-    ) -> Result<Answer, Arc<Error>> {
-        if artifact == Artifact::Info {
-            // A build with a full go.sum asks for no .info, so a store that such builds filled has none; the
-            // version itself says what a client needs of it.
-            let stored = self.inner.store.open_artifact(module, Artifact::Mod).await;
-            if matches!(stored, Ok(Some(_))) {
-                return Ok(self.made_info(module));
-            }
+    /// The `.info` of a version of which only the `.mod` is stored. A build with a full go.sum asks for no `.info`, so a
+    /// store that such builds filled has none; the version itself says what a client needs of it.
+    async fn made_info(&self, module: &ModuleVersion, artifact: Artifact) -> Option<Answer> {
+        if artifact != Artifact::Info {
+            return None;
         }
-        Err(Arc::new(Error::offline(asked)))
-    }
-
-    pub(crate) fn made_info(&self, module: &ModuleVersion) -> Answer {
-        Answer {
+        let stored = self.inner.store.sidecar(module).await;
+        let stored = stored.ok().flatten()?;
+        stored.of(Artifact::Mod)?;
+        Some(Answer {
             body: Body::Bytes(Bytes::from(Info::made_from(module.version()))),
             kind: Kind::Info,
             outcome: Outcome::Hit,
@@ -295,7 +325,16 @@ impl Mirror {
             freshness: Freshness::For(Duration::ZERO),
             digest: None,
             private: self.is_private(module.path()),
-        }
+        })
+    }
+
+    /// A route to `off` refuses, whether or not it is stored; 403, so that a client does not go around it.
+    pub(crate) fn refuse_by_route(&self, path: &ModulePath, asked: &str) -> Result<(), Arc<Error>> {
+        let Some(route) = self.inner.policy.refusing_route(path) else { return Ok(()) };
+        Err(Arc::new(Error::new(
+            ErrorClass::Denied,
+            format!("{asked}: refused by this server's route for {}", route.pattern),
+        )))
     }
 
     async fn sumdb(&self, rest: &str, via: &str) -> Result<Answer, Arc<Error>> {
@@ -337,8 +376,8 @@ impl Mirror {
                     .hint(format!("on the client: go env -w GONOSUMDB={pattern}")),
                 ));
             }
-            let chain = self.inner.policy.chain(module.path());
-            let found = database.lookup(&module, chain, via).await?;
+            let chain = self.inner.policy.careful_chain(module.path());
+            let found = database.lookup(&module, &chain, via).await?;
             let private = self.is_private(module.path());
             (found.body, Kind::SumdbText, Freshness::Immutable, found.stored, private)
         } else if file.starts_with("tile/") {
@@ -347,8 +386,10 @@ impl Mirror {
             })?;
             let kind =
                 if tile.level == TileLevel::Data { Kind::SumdbText } else { Kind::SumdbTile };
-            let (body, stored) = database.tile(tile, default, via).await?;
-            (body, kind, Freshness::Immutable, stored, false)
+            let found = database.tile(tile, default, via).await?;
+            let freshness =
+                if found.proven { Freshness::Immutable } else { Freshness::For(Duration::ZERO) };
+            (found.body, kind, freshness, found.stored, false)
         } else {
             return Err(refuse(
                 ErrorClass::NotFound,
@@ -378,11 +419,6 @@ impl Mirror {
         let complete = has(&[Artifact::Mod, Artifact::Zip]);
         Ok(if complete.is_empty() { has(&[Artifact::Mod]) } else { complete })
     }
-
-    /// A private name must not follow a redirect to a host that was not named for it.
-    pub(crate) fn source_for(&self, path: &ModulePath, source: &Source) -> Source {
-        if self.is_private(path) { source.clone().confined() } else { source.clone() }
-    }
 }
 
 impl fmt::Debug for Mirror {
@@ -403,7 +439,7 @@ async fn read_small(file: std::fs::File, size: u64, asked: &str) -> Result<Body,
             ErrorClass::Internal,
             format!("{asked}: the stored file cannot be read: {error}"),
         ))),
-        Err(_) => Err(Error::lost(asked)),
+        Err(_) => Err(Arc::new(Error::lost(asked))),
     }
 }
 
@@ -426,6 +462,13 @@ pub(crate) fn asked_answer(key: &AnswerKey) -> String {
         AnswerKey::Latest(path) => format!("{path}@latest"),
         AnswerKey::Query(path, query) => format!("{path}@{query}"),
     }
+}
+
+/// The stoas among those that a request came through, by its `Via`.
+pub(crate) fn stoas_of(via: &str) -> String {
+    let stoas: Vec<&str> =
+        via.split(',').map(str::trim).filter(|entry| entry.contains("stoa-")).collect();
+    stoas.join(", ")
 }
 
 /// `escaped/path@escaped-version`, as `/lookup/` has it.

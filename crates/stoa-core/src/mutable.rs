@@ -18,9 +18,11 @@ use stoa_store::AnswerKey;
 use stoa_upstream::{Failure, Source, Stage};
 use tracing::{debug, warn};
 
+use crate::absent::Asked;
 use crate::error::Error;
 use crate::mirror::{
     Answer, Body, Freshness, Kind, Mirror, Outcome, asked_answer, query_key, refuse_impossible,
+    stoas_of,
 };
 
 /// A mutable answer of an upstream, as the store keeps it.
@@ -36,6 +38,7 @@ impl Mirror {
     pub async fn list(&self, path: &ModulePath, via: &str) -> Result<Answer, Arc<Error>> {
         let key = AnswerKey::List(path.clone());
         let asked = asked_answer(&key);
+        self.refuse_by_route(path, &asked)?;
         refuse_impossible(path, &asked)?;
         let (stored, upstream, outcome, source) = if self.inner.settings.offline {
             // What is listed must be there to be fetched: the upstream's list does not count.
@@ -51,7 +54,7 @@ impl Mirror {
                 Ok((kept, outcome)) => {
                     (stored, parse_list(&kept.body, path), outcome, kept.source.clone())
                 }
-                Err(error) if stored.is_empty() => return Err(error),
+                Err(error) if stored.is_empty() => return Err(self.softened(path, error).await),
                 Err(error) => {
                     debug!(%error, "only what is stored is listed");
                     (stored, Vec::new(), Outcome::Stale, "store".to_owned())
@@ -72,19 +75,32 @@ impl Mirror {
     pub async fn latest(&self, path: &ModulePath, via: &str) -> Result<Answer, Arc<Error>> {
         let key = AnswerKey::Latest(path.clone());
         let asked = asked_answer(&key);
+        self.refuse_by_route(path, &asked)?;
         refuse_impossible(path, &asked)?;
         if !self.inner.settings.offline {
-            match self.mutable(&key, via).await {
-                Ok((kept, outcome)) => return Ok(self.info_answer(path, &kept, outcome)),
-                Err(error) => {
-                    debug!(%error, "@latest is chosen from the list of versions");
-                    // An upstream without @latest may list pseudo-versions, which our own list leaves out: this is
-                    // where a client learns of them.
-                    let chosen = self.latest_of_all(path, via).await?;
-                    let Some(version) = chosen else { return Err(error) };
-                    return self.info_of(path, version, via).await;
+            return match self.mutable(&key, via).await {
+                Ok((kept, outcome)) => Ok(self.info_answer(path, &kept, outcome)),
+                // An upstream without @latest may list pseudo-versions, which our own list leaves out: this is where a
+                // client learns of them.
+                Err(error) if error.class == ErrorClass::NotFound => {
+                    match self.latest_of_all(path, via).await? {
+                        Some(version) => self.info_of(path, version, via).await,
+                        None => Err(error),
+                    }
                 }
-            }
+                Err(error) if error.is_outage() => {
+                    debug!(%error, "@latest is chosen of what is stored");
+                    match latest_of(&self.servable(path).await?) {
+                        Some(version) => {
+                            let answer = self.info_of(path, version.clone(), via).await?;
+                            let freshness = Freshness::For(Duration::ZERO);
+                            Ok(Answer { outcome: Outcome::Stale, freshness, ..answer })
+                        }
+                        None => Err(self.softened(path, error).await),
+                    }
+                }
+                Err(error) => Err(error),
+            };
         }
         let stored = self.servable(path).await?;
         match latest_of(&stored) {
@@ -102,10 +118,13 @@ impl Mirror {
     ) -> Result<Answer, Arc<Error>> {
         let key = query_key(path, query);
         let asked = asked_answer(&key);
+        self.refuse_by_route(path, &asked)?;
         refuse_impossible(path, &asked)?;
         if !self.inner.settings.offline {
-            let (kept, outcome) = self.mutable(&key, via).await?;
-            return Ok(self.info_answer(path, &kept, outcome));
+            return match self.mutable(&key, via).await {
+                Ok((kept, outcome)) => Ok(self.info_answer(path, &kept, outcome)),
+                Err(error) => Err(self.softened(path, error).await),
+            };
         }
         if let Some(kept) = self.kept(&key).await {
             return Ok(self.info_answer(path, &kept, Outcome::Hit));
@@ -143,6 +162,30 @@ impl Mirror {
             (Some(only), None) => Some(only),
             _ => None,
         })
+    }
+
+    /// The go command asks for a package under every prefix of its path, and one that fails otherwise than by 404 fails
+    /// the build. So when no source answers, and a shorter path is a module that is stored, a longer one is taken to be
+    /// a directory of it.
+    async fn softened(&self, path: &ModulePath, error: Arc<Error>) -> Arc<Error> {
+        if !error.is_outage() {
+            return error;
+        }
+        let mut shorter = path.as_str();
+        while let Some((parent, _)) = shorter.rsplit_once('/') {
+            shorter = parent;
+            let Ok(module) = ModulePath::parse(parent) else { continue };
+            if self.inner.store.versions(&module).await.is_ok_and(|versions| !versions.is_empty()) {
+                let softened = Error::new(
+                    ErrorClass::NotFound,
+                    format!(
+                        "{path}: not found in the store, which has {module}; no source answered"
+                    ),
+                );
+                return Arc::new(softened.because(error.failures.clone()));
+            }
+        }
+        error
     }
 
     async fn latest_of_all(
@@ -220,7 +263,7 @@ impl Mirror {
         {
             return Ok((Arc::clone(kept), Outcome::Hit));
         }
-        let landed = if let Some(error) = self.inner.verdicts.recall(&asked) {
+        let landed = if let Some(error) = self.inner.verdicts.recall(&Asked::Answer(key.clone())) {
             Err(error)
         } else {
             let work = {
@@ -228,7 +271,7 @@ impl Mirror {
                 let has_kept = kept.is_some();
                 move || async move { mirror.refresh(&key, has_kept, &via).await }
             };
-            let landing = self.inner.answers.join(asked.clone(), work);
+            let landing = self.inner.answers.join((key.clone(), stoas_of(via)), work);
             let landed = if let Some(kept) = &kept {
                 match tokio::time::timeout(PATIENCE, landing).await {
                     Ok(landed) => landed,
@@ -238,7 +281,7 @@ impl Mirror {
             } else {
                 landing.await
             };
-            landed.map_err(|_| Error::lost(&asked))?
+            landed.unwrap_or_else(|grounded| Err(Error::grounded(&asked, grounded)))
         };
         match (landed, kept) {
             (Ok(fresh), _) => Ok((fresh, Outcome::Miss)),
@@ -281,7 +324,7 @@ impl Mirror {
                     _ => None,
                 };
                 if let Some(keep) = keep {
-                    self.inner.verdicts.remember(&asked, &error, keep);
+                    self.inner.verdicts.remember(&Asked::Answer(key.clone()), &error, keep);
                 }
                 Err(error)
             }
@@ -290,13 +333,6 @@ impl Mirror {
 
     async fn ask_chain(&self, key: &AnswerKey, asked: &str, via: &str) -> Result<Kept, Error> {
         let settings = &self.inner.settings;
-        let permit = tokio::time::timeout(settings.list_timeout, self.inner.fetching.acquire());
-        let Ok(Ok(_permit)) = permit.await else {
-            return Err(Error::new(
-                ErrorClass::Unavailable,
-                format!("{asked}: too many fetches are under way"),
-            ));
-        };
         let (module, file, max_bytes) = match key {
             AnswerKey::List(path) => (path, "@v/list".to_owned(), settings.max_list_bytes),
             AnswerKey::Latest(path) => (path, "@latest".to_owned(), settings.max_info_bytes),
@@ -305,11 +341,12 @@ impl Mirror {
             }
         };
         let path = format!("{}/{file}", module.escaped());
-        let mut walk = self.inner.policy.chain(module).walk();
+        let chain = self.inner.policy.careful_chain(module);
+        let mut walk = chain.walk();
         while let Some(step) = walk.next() {
-            let source = self.source_for(module, step.source);
-            let got = self.get_small(&source, &path, step.has_alternative, max_bytes, via).await;
-            match got.and_then(|body| check_form(key, module, &source, body)) {
+            let source = step.source;
+            let got = self.get_small(source, &path, step.has_alternative, max_bytes, via).await;
+            match got.and_then(|body| check_form(key, module, source, body)) {
                 Ok(body) => {
                     return Ok(Kept {
                         body,
@@ -333,14 +370,22 @@ fn check_form(
 ) -> Result<Bytes, Failure> {
     let corrupt = |detail| Failure::new(ErrorClass::Corrupt, Stage::Body, source, detail);
     if matches!(key, AnswerKey::List(_)) {
-        return if std::str::from_utf8(&body).is_ok() {
+        return if is_list(&body) {
             Ok(body)
         } else {
-            Err(corrupt("sent a list of versions that is not text".to_owned()))
+            // A login page, say; it must not take the place of the list that is kept.
+            Err(corrupt("sent something else than a list of versions".to_owned()))
         };
     }
     let info = Info::parse(&body).map_err(|error| corrupt(error.to_string()))?;
     ModuleVersion::new(path.clone(), info.version)
         .map_err(|error| corrupt(format!("names a version that cannot be: {error}")))?;
     Ok(body)
+}
+
+/// Nothing but blanks, or at least one line that begins with a version of whatever kind.
+fn is_list(body: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(body) else { return false };
+    let mut lines = text.lines().filter_map(|line| line.split_whitespace().next()).peekable();
+    lines.peek().is_none() || lines.any(stoa_module::semver::is_valid)
 }

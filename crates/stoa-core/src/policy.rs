@@ -1,7 +1,7 @@
 //! Which sources a module may come from, and whether the checksum database is asked about it.
 
 use stoa_module::{ModulePath, Patterns};
-use stoa_upstream::Chain;
+use stoa_upstream::{Chain, Entry, Source};
 
 /// The module whose zips are Go toolchains. The go command verifies it whatever the settings say, and so do we.
 const TOOLCHAIN: &str = "golang.org/toolchain";
@@ -16,8 +16,10 @@ pub struct Route {
 /// Routing by name. The first route that matches wins; then `GONOPROXY` and `GOPRIVATE` go direct; the rest takes the
 /// default chain.
 ///
-/// This is stricter than the go command in one point: a module that `GOPRIVATE` names never takes the default chain,
-/// even when `GONOPROXY` is set to something else. Whoever wants it fetched from a proxy names that proxy in a route.
+/// This is stricter than the go command in one point: a module that `GOPRIVATE` names never takes the default chain and
+/// is never asked about at the checksum database, even when `GONOPROXY` or `GONOSUMDB` is set to something else. Whoever
+/// wants it fetched from a proxy names that proxy in a route; whoever has a database of their own for it names it in
+/// `GONOPROXY` instead.
 #[derive(Clone, Debug)]
 pub struct Policy {
     pub default: Chain,
@@ -30,7 +32,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    pub fn chain(&self, path: &ModulePath) -> &Chain {
+    fn chain(&self, path: &ModulePath) -> &Chain {
         if let Some(route) = self.routes.iter().find(|route| route.pattern.matches(path)) {
             return &route.chain;
         }
@@ -45,9 +47,32 @@ impl Policy {
         self.goprivate.matches(path) || self.gonoproxy.matches(path) || self.gonosumdb.matches(path)
     }
 
-    /// The `GONOSUMDB` pattern that exempts this module from the checksum database.
+    /// The pattern that keeps this module's name from the checksum database: of `GONOSUMDB`, or of `GOPRIVATE`, which
+    /// keeps it from everybody, also where `GONOSUMDB` is set to something else.
     pub fn exempting_pattern(&self, path: &ModulePath) -> Option<&str> {
-        if is_toolchain(path) { None } else { self.gonosumdb.find(path) }
+        if is_toolchain(path) {
+            return None;
+        }
+        self.gonosumdb.find(path).or_else(|| self.goprivate.find(path))
+    }
+
+    /// The route that refuses this module: one whose chain is `off` and nothing else. (The default chain being `off`
+    /// means that only what is stored is served.)
+    pub fn refusing_route(&self, path: &ModulePath) -> Option<&Route> {
+        let route = self.routes.iter().find(|route| route.pattern.matches(path))?;
+        let off = |entry: &Entry| matches!(entry.source, Source::Off);
+        route.chain.entries.iter().all(off).then_some(route)
+    }
+
+    /// [`Policy::chain`], in which a private name does not follow a redirect to a host that was not named for it.
+    pub(crate) fn careful_chain(&self, path: &ModulePath) -> Chain {
+        let mut chain = self.chain(path).clone();
+        if self.is_private(path) {
+            for entry in &mut chain.entries {
+                entry.source = entry.source.clone().confined();
+            }
+        }
+        chain
     }
 }
 

@@ -26,18 +26,20 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use stoa_module::{ErrorClass, ModuleVersion};
+use stoa_module::{ErrorClass, ModuleVersion, Separator};
 use stoa_store::Store;
 use stoa_sumdb::{
     Lookup, Plan, Proven, RecordHashes, SignedTreeHead, Tile, TileLevel, VerifierKey, lookup_path,
     right_edge,
 };
-use stoa_upstream::{Bounds, Chain, Client, Failure, Source, Stage};
+use stoa_upstream::{Bounds, Chain, Client, Entry, Failure, Source, Stage};
 use tracing::{debug, error, warn};
 use url::Url;
 
+use crate::absent::{Asked, Verdicts};
 use crate::error::Error;
-use crate::flight::Flights;
+use crate::flight::{Flights, MOST_FLIGHTS};
+use crate::mirror::{Landed, Routed, stoas_of};
 
 /// How long the newest tree head counts as new.
 const LATEST_TTL: Duration = Duration::from_mins(1);
@@ -48,6 +50,10 @@ const UNSUPPORTED_TTL: Duration = Duration::from_mins(1);
 const MAX_BYTES: u64 = 1 << 20;
 /// Tiles asked for at once; a cold proof needs about eight.
 const TILES_AT_ONCE: usize = 16;
+/// How long an absent record and a contradiction are remembered.
+const ABSENT_TTL: Duration = Duration::from_secs(10);
+const SECURITY_TTL: Duration = Duration::from_mins(1);
+const VERDICT_BYTES: u64 = 1 << 20;
 /// A tree that grows under a proof makes it begin again; more often than this is not growth.
 const MAX_RACES: usize = 16;
 
@@ -56,7 +62,7 @@ pub struct DatabaseSettings {
     pub key: VerifierKey,
     /// The URL given in `GOSUMDB`; it bypasses proxies.
     pub url: Option<Url>,
-    /// Bound on one lookup, all roads together.
+    /// Bound on one lookup over one road.
     pub timeout: Duration,
     /// Bound on a road that has another behind it.
     pub alternative_timeout: Duration,
@@ -81,9 +87,10 @@ struct Inner {
     advancing: tokio::sync::Mutex<()>,
     latest_seen: Mutex<Option<Instant>>,
     supported: Mutex<HashMap<String, (bool, Instant)>>,
-    lookups: Arc<Flights<ModuleVersion, Result<LookedUp, Arc<Error>>>>,
-    latest: Arc<Flights<(), Result<(), Arc<Error>>>>,
-    tiles: Arc<Flights<Tile, Result<Bytes, Arc<Error>>>>,
+    lookups: Arc<Flights<Routed<ModuleVersion>, Landed<LookedUp>>>,
+    latest: Arc<Flights<Routed<()>, Landed<()>>>,
+    tiles: Arc<Flights<Routed<Tile>, Landed<FoundTile>>>,
+    verdicts: Verdicts,
     security_errors: AtomicU64,
 }
 
@@ -94,6 +101,16 @@ pub(crate) struct LookedUp {
     pub body: Bytes,
     pub hashes: RecordHashes,
     pub stored: bool,
+}
+
+/// A tile as it is handed to a client.
+#[derive(Clone, Debug)]
+pub(crate) struct FoundTile {
+    pub body: Bytes,
+    /// It was on the disk, or a wider one was.
+    pub stored: bool,
+    /// It is part of the newest tree that this server knows; others are passed on and not vouched for.
+    pub proven: bool,
 }
 
 /// One way to read the database.
@@ -140,7 +157,7 @@ impl Database {
             Some(note) => match SignedTreeHead::open(&note, &settings.key) {
                 Ok(head) => Some(head),
                 Err(error) => {
-                    warn!(sumdb = name, %error, "the stored tree head is damaged and is learnt anew");
+                    error!(sumdb = name, %error, "SECURITY: the stored tree head is damaged; a rollback since then cannot be noticed");
                     None
                 }
             },
@@ -161,9 +178,10 @@ impl Database {
                 advancing: tokio::sync::Mutex::new(()),
                 latest_seen: Mutex::new(None),
                 supported: Mutex::new(HashMap::new()),
-                lookups: Flights::new(),
-                latest: Flights::new(),
-                tiles: Flights::new(),
+                lookups: Flights::new(MOST_FLIGHTS),
+                latest: Flights::new(MOST_FLIGHTS),
+                tiles: Flights::new(MOST_FLIGHTS),
+                verdicts: Verdicts::new(VERDICT_BYTES),
                 security_errors: AtomicU64::new(0),
             }),
         })
@@ -192,13 +210,30 @@ impl Database {
         if self.inner.settings.offline {
             return Err(Arc::new(Error::offline(&asked)));
         }
+        let about = Asked::Record(module.clone());
+        if let Some(error) = self.inner.verdicts.recall(&about) {
+            return Err(error);
+        }
         let work = {
             let (database, module, chain, via) =
                 (self.clone(), module.clone(), chain.clone(), via.to_owned());
-            move || async move { database.remote_lookup(&module, &chain, &via).await.map_err(Arc::new) }
+            move || async move {
+                let looked_up = database.remote_lookup(&module, &chain, &via).await;
+                looked_up.map_err(|error| {
+                    let error = Arc::new(error);
+                    let keep = match error.class {
+                        ErrorClass::NotFound => ABSENT_TTL,
+                        ErrorClass::Mismatch => SECURITY_TTL,
+                        _ => return error,
+                    };
+                    database.inner.verdicts.remember(&about, &error, keep);
+                    error
+                })
+            }
         };
-        let landed = self.inner.lookups.join(module.clone(), work).await;
-        landed.unwrap_or_else(|_| Err(Error::lost(&asked)))
+        let key = (module.clone(), stoas_of(via));
+        let landed = self.inner.lookups.join(key, work).await;
+        landed.unwrap_or_else(|grounded| Err(Error::grounded(&asked, grounded)))
     }
 
     /// The newest signed tree head, and whether it is known to be less than a minute old.
@@ -225,7 +260,7 @@ impl Database {
                 Ok((head.note, false))
             }
             (Err(error), _) => Err(error),
-            (Ok(()), None) => Err(Error::lost(&format!("sumdb/{}/latest", self.name()))),
+            (Ok(()), None) => Err(Arc::new(Error::lost(&format!("sumdb/{}/latest", self.name())))),
         }
     }
 
@@ -235,9 +270,9 @@ impl Database {
         tile: Tile,
         chain: &Chain,
         via: &str,
-    ) -> Result<(Bytes, bool), Arc<Error>> {
+    ) -> Result<FoundTile, Arc<Error>> {
         if let Some(body) = self.stored_tile(tile).await? {
-            return Ok((body, true));
+            return Ok(FoundTile { body, stored: true, proven: true });
         }
         let asked = format!("sumdb/{}/{}", self.name(), tile.path());
         if self.inner.settings.offline {
@@ -252,8 +287,8 @@ impl Database {
                 (self.clone(), chain.clone(), via.to_owned(), asked.clone());
             move || async move { database.remote_tile(tile, &asked, &chain, &via).await }
         };
-        let landed = self.inner.tiles.join(tile, work).await;
-        landed.unwrap_or_else(|_| Err(Error::lost(&asked))).map(|body| (body, false))
+        let landed = self.inner.tiles.join((tile, stoas_of(via)), work).await;
+        landed.unwrap_or_else(|grounded| Err(Error::grounded(&asked, grounded)))
     }
 
     fn head(&self) -> Option<SignedTreeHead> {
@@ -303,25 +338,26 @@ impl Database {
         let file = lookup_path(module);
         let mut roads = Roads::new(self, chain, via);
         let mut failures = Vec::new();
+        // A cache that lacks a record says nothing about the database, so the next road is asked all the same; it is
+        // believed when nobody contradicts it.
+        let mut absent = false;
         while let Some(road) = roads.next(&mut failures).await {
             match self.lookup_through(&road, &mut roads, module, &file).await {
                 Ok(found) => return Ok(found),
                 Err(Refusal::Security(error)) => return Err(error),
                 Err(Refusal::Failed(failure)) => {
-                    // A proxy that passes the database on speaks for it: it has no record.
-                    let absent = failure.class == ErrorClass::NotFound;
+                    absent |=
+                        failure.class == ErrorClass::NotFound && road.speaks_for_the_database();
                     failures.push(failure);
-                    if absent {
-                        break;
-                    }
                 }
             }
         }
         let name = self.name();
-        let class = match failures.last() {
-            Some(last) if last.class == ErrorClass::NotFound => ErrorClass::NotFound,
-            _ => stoa_upstream::deciding(&failures)
-                .map_or(ErrorClass::Unavailable, |failure| failure.class),
+        let class = if absent {
+            ErrorClass::NotFound
+        } else {
+            stoa_upstream::deciding(&failures)
+                .map_or(ErrorClass::Unavailable, |failure| failure.class)
         };
         Err(match class {
             ErrorClass::NotFound => Error::new(
@@ -329,7 +365,7 @@ impl Database {
                 format!("{module}: the checksum database {name} has no record of it, so it is not handed out"),
             )
             .hint("if the module is private, name it in GOPRIVATE (on this server and in the client)"),
-            // A denial of the database's road says nothing about the module.
+            // That a road is closed, or is a directory without the record, says nothing about the module.
             ErrorClass::Denied | ErrorClass::Unavailable => Error::new(
                 ErrorClass::Unavailable,
                 format!("{module}: the checksum database {name} cannot be reached, so it is not handed out"),
@@ -391,7 +427,7 @@ impl Database {
             if let Some(record) = record {
                 plan = plan.record(record.id).map_err(corrupt)?;
             }
-            let proven = self.authenticated(road, roads, &plan).await?;
+            let (proven, fetched) = self.authenticated(road, roads, &plan).await?;
             if let Some(older) = older {
                 let hash = if older.head.size == newer.head.size {
                     Some(newer.head.hash)
@@ -410,6 +446,7 @@ impl Database {
                     format!("record {} is not the one in the tree", record.id),
                 )));
             }
+            self.keep_tiles(&proven, fetched).await;
             self.keep_edge(signed, newer, &proven).await;
             if known.as_ref().is_some_and(|known| known.head.size >= signed.head.size)
                 || self.advance(known.as_ref(), signed).await
@@ -458,13 +495,14 @@ impl Database {
         .because(vec![road.failure(ErrorClass::Mismatch, "forked tree".to_owned())])
     }
 
-    /// Reads the plan's tiles, authenticates them, and keeps those that came from afar.
+    /// Reads the plan's tiles and authenticates them against the plan's head. Answers which of them came from afar; they
+    /// may be kept once that head is known to be one with ours.
     async fn authenticated(
         &self,
         road: &Road,
         roads: &Roads<'_>,
         plan: &Plan,
-    ) -> Result<Proven, Refusal> {
+    ) -> Result<(Proven, Vec<Tile>), Refusal> {
         let tiles = plan.tiles();
         let mut data = self.stored_tiles(&tiles).await;
         let from_disk = data.len();
@@ -483,6 +521,10 @@ impl Database {
             }
             Err(error) => return Err(road.failure(error.class(), error.to_string()).into()),
         };
+        Ok((proven, fetched))
+    }
+
+    async fn keep_tiles(&self, proven: &Proven, fetched: Vec<Tile>) {
         futures_util::stream::iter(fetched)
             .for_each_concurrent(TILES_AT_ONCE, |tile| {
                 let body = proven.tile(&tile).cloned();
@@ -493,7 +535,6 @@ impl Database {
                 }
             })
             .await;
-        Ok(proven)
     }
 
     async fn fetch_tiles(
@@ -586,8 +627,10 @@ impl Database {
             let (database, chain, via) = (self.clone(), chain.clone(), via.to_owned());
             move || async move { database.remote_latest(&chain, &via).await.map_err(Arc::new) }
         };
-        let landed = self.inner.latest.join((), work).await;
-        landed.unwrap_or_else(|_| Err(Error::lost(&format!("sumdb/{}/latest", self.name()))))
+        let landed = self.inner.latest.join(((), stoas_of(via)), work).await;
+        landed.unwrap_or_else(|grounded| {
+            Err(Error::grounded(&format!("sumdb/{}/latest", self.name()), grounded))
+        })
     }
 
     async fn remote_latest(&self, chain: &Chain, via: &str) -> Result<(), Error> {
@@ -620,16 +663,17 @@ impl Database {
         asked: &str,
         chain: &Chain,
         via: &str,
-    ) -> Result<Bytes, Arc<Error>> {
+    ) -> Result<FoundTile, Arc<Error>> {
         let known = |head: &SignedTreeHead| tile.exists_in(head.head.size);
         if !self.head().as_ref().is_some_and(known) {
-            self.latest(chain, via).await?;
+            // The client knows a newer tree than we do, however young ours is.
+            self.refresh_latest(chain, via).await?;
         }
         let mut roads = Roads::new(self, chain, via);
         let mut failures = Vec::new();
         while let Some(road) = roads.next(&mut failures).await {
             match self.tile_through(&road, &roads, tile).await {
-                Ok(body) => return Ok(body),
+                Ok(found) => return Ok(found),
                 Err(Refusal::Security(error)) => return Err(Arc::new(error)),
                 Err(Refusal::Failed(failure)) => failures.push(failure),
             }
@@ -642,7 +686,7 @@ impl Database {
         road: &Road,
         roads: &Roads<'_>,
         tile: Tile,
-    ) -> Result<Bytes, Refusal> {
+    ) -> Result<FoundTile, Refusal> {
         let wanted = self.head().and_then(|head| {
             // The widest there is answers every narrower request that will come.
             let widest = match tile.level {
@@ -659,14 +703,16 @@ impl Database {
                     ErrorClass::Corrupt,
                     format!("a tile of {} bytes instead of {bytes}", body.len()),
                 ))),
-                _ => Ok(body),
+                _ => Ok(FoundTile { body, stored: false, proven: false }),
             };
         };
         let plan = Plan::new(head)
             .tile(widest)
             .map_err(|error| road.failure(error.class(), error.to_string()))?;
-        let proven = self.authenticated(road, roads, &plan).await?;
-        proven.tile(&widest).and_then(|body| cut(body, tile)).ok_or_else(|| {
+        let (proven, fetched) = self.authenticated(road, roads, &plan).await?;
+        self.keep_tiles(&proven, fetched).await;
+        let body = proven.tile(&widest).and_then(|body| cut(body, tile));
+        body.map(|body| FoundTile { body, stored: false, proven: true }).ok_or_else(|| {
             Refusal::Failed(road.failure(
                 ErrorClass::Internal,
                 format!("{} was planned and not proven", widest.path()),
@@ -744,39 +790,49 @@ impl fmt::Debug for Database {
 }
 
 impl Road {
+    /// A directory is somebody's cache and never asks the database.
+    fn speaks_for_the_database(&self) -> bool {
+        matches!(self.source, Source::Http(_))
+    }
+
     fn failure(&self, class: ErrorClass, detail: String) -> Failure {
         Failure::new(class, Stage::Body, &self.source, detail)
     }
 }
 
-/// The roads to a database, best first, found as they are needed, within one time budget.
+/// The roads to a database, best first, found as they are needed.
 struct Roads<'a> {
     database: &'a Database,
-    proxies: Vec<Source>,
+    proxies: Vec<Entry>,
     next: usize,
+    /// When the present road must have answered.
     deadline: Instant,
     via: &'a str,
 }
 
 impl<'a> Roads<'a> {
     fn new(database: &'a Database, chain: &Chain, via: &'a str) -> Self {
-        let settings = &database.inner.settings;
-        let proxies = if settings.url.is_some() {
+        let proxies = if database.inner.settings.url.is_some() {
             Vec::new()
         } else {
-            let sources = chain.entries.iter().map(|entry| &entry.source);
-            sources
-                .filter(|source| matches!(source, Source::Http(_) | Source::File(_)))
-                .cloned()
-                .collect()
+            let is_proxy =
+                |entry: &&Entry| matches!(entry.source, Source::Http(_) | Source::File(_));
+            chain.entries.iter().filter(is_proxy).cloned().collect()
         };
-        let deadline = Instant::now() + settings.timeout;
-        Self { database, proxies, next: 0, deadline, via }
+        Self { database, proxies, next: 0, deadline: Instant::now(), via }
     }
 
     async fn next(&mut self, failures: &mut Vec<Failure>) -> Option<Road> {
-        while let Some(source) = self.proxies.get(self.next).cloned() {
+        let settings = &self.database.inner.settings;
+        while let Some(Entry { source, separator }) = self.proxies.get(self.next).cloned() {
             self.next += 1;
+            // A database fetches a module it does not know yet, which takes its time. The whole of it is granted where
+            // the chain says `,`; over `|` there is something better to do than wait.
+            let patience = match separator {
+                Separator::Comma => settings.timeout,
+                Separator::Pipe => settings.timeout.min(settings.alternative_timeout),
+            };
+            self.deadline = Instant::now() + patience;
             match self.database.is_supported(&source, self.bound(), self.via).await {
                 Ok(true) => {
                     let prefix = format!("sumdb/{}/", self.database.name());
@@ -790,17 +846,19 @@ impl<'a> Roads<'a> {
             return None;
         }
         self.next += 1;
+        // After others have failed a client has waited long enough to be told so.
+        let patience = if failures.is_empty() {
+            settings.timeout
+        } else {
+            settings.timeout.min(settings.alternative_timeout)
+        };
+        self.deadline = Instant::now() + patience;
         Some(Road { source: self.database.inner.direct.clone(), prefix: String::new() })
     }
 
-    /// What the present road may take to answer.
+    /// What the present road may still take.
     fn bound(&self) -> Duration {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if self.next > self.proxies.len() {
-            left
-        } else {
-            left.min(self.database.inner.settings.alternative_timeout)
-        }
+        self.deadline.saturating_duration_since(Instant::now())
     }
 }
 

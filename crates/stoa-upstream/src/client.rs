@@ -17,7 +17,7 @@ use crate::client::exchange::Http;
 use crate::client::resolver::SystemResolver;
 use crate::credentials::Credentials;
 use crate::error::Error;
-use crate::failure::{Failure, Fault, Stage};
+use crate::failure::{Failure, Fault, Stage, span};
 use crate::netrc::Netrc;
 use crate::proxy::Proxies;
 use crate::settings::Settings;
@@ -103,7 +103,7 @@ impl Client {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Reads a small file into memory.
+    /// Reads a small file into memory, within twice the bound on its first byte.
     ///
     /// `path` is relative and case-escaped: `rsc.io/quote/@v/list`, `sumdb/sum.golang.org/latest`. `via` is the
     /// inbound request's `Via`, empty if there was none.
@@ -115,7 +115,15 @@ impl Client {
         via: &str,
     ) -> Result<Bytes, Failure> {
         let mut sink = MemorySink::default();
-        self.fetch(source, path, bounds, via, Encoding::Gzip, &mut sink).await?;
+        // A small body has no excuse for taking longer than the wait for it.
+        let whole = bounds.header * 2;
+        let fetch = self.fetch(source, path, bounds, via, Encoding::Gzip, &mut sink);
+        if let Ok(fetched) = tokio::time::timeout(whole, fetch).await {
+            fetched?;
+        } else {
+            let detail = format!("timeout after {}", span(whole));
+            return Err(Failure::new(ErrorClass::Timeout, Stage::Body, source, detail));
+        }
         Ok(sink.into_bytes())
     }
 

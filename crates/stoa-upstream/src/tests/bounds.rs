@@ -170,7 +170,7 @@ async fn a_pause_that_the_bound_cannot_afford_is_not_made() {
 #[tokio::test]
 async fn the_header_bound_is_not_one_on_the_body() {
     let client = client();
-    let bounds = Bounds { header: Duration::from_millis(500), ..AMPLE };
+    let bounds = Bounds { header: Duration::from_millis(900), ..AMPLE };
     let server = Server::start(|_, number| {
         let pause = Do::Pause(Duration::from_millis(300));
         let end = if number == 0 { Do::Close } else { Do::Send(b"end".to_vec()) };
