@@ -78,6 +78,8 @@ pub struct Server {
     pub offline: bool,
     /// From the connection's or the last answer's end to the end of a request's head.
     pub header_timeout: Duration,
+    /// Without the client taking anything of an answer.
+    pub write_timeout: Duration,
     pub max_connections: usize,
     /// Bytes.
     pub max_request_line: u64,
@@ -327,6 +329,7 @@ impl Config {
                 listen: ListenAddress { host: String::new(), port: 0 },
                 offline: false,
                 header_timeout: no_time,
+                write_timeout: no_time,
                 max_connections: 0,
                 max_request_line: 0,
                 drain_timeout: no_time,

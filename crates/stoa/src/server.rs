@@ -1,7 +1,13 @@
 //! The accept loop: hyper's server with the bounds that `axum::serve` does not offer, and an end that lets what is
 //! being sent be finished.
+//!
+//! HTTP/1.1 alone: the listener is cleartext, where the go command and browsers speak nothing else. Finding out which
+//! version a client speaks is a wait that hyper-util does not bound; HTTP/2 comes with TLS, whose handshake says it.
+
+mod impatient;
 
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,25 +15,28 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
+use self::impatient::{Impatient, Stream};
+
 /// How long the loop rests when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Read and header buffer of one connection, in bytes.
-const MAX_HEAD: usize = 64 << 10;
-const MAX_STREAMS: u32 = 128;
+/// Read buffer of one connection, in bytes, and what of an answer may wait in memory before another piece is read.
+/// Larger than the longest request line that hyper reads (64 KiB), so that a longer one is told so with 414.
+const MAX_HEAD: usize = 128 << 10;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// From the connection's, or the last answer's, end to the end of a request's head.
     pub header_timeout: Duration,
+    /// Without the client taking anything of what is being sent.
+    pub write_timeout: Duration,
     /// Connections at once; a further one waits in the listener's queue.
     pub max_connections: usize,
     /// From the signal to the last byte of what is being sent.
@@ -70,21 +79,13 @@ pub async fn serve(
 ) -> bool {
     let connections = Arc::new(Semaphore::new(bounds.max_connections));
     let graceful = GracefulShutdown::new();
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.header_timeout)
         .max_buf_size(MAX_HEAD)
         .half_close(false);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEAD as u32)
-        .keep_alive_interval(Some(Duration::from_secs(30)))
-        .keep_alive_timeout(Duration::from_secs(20));
-    let builder = Arc::new(builder);
+    let spawner = Spawner { builder, router, graceful, write_timeout: bounds.write_timeout };
     tokio::pin!(stop);
     loop {
         let next = async {
@@ -98,8 +99,8 @@ pub async fn serve(
         };
         let Ok(permit) = permit else { break };
         match accepted {
-            Ok(Connection::Tcp(stream)) => spawn(stream, &router, &builder, &graceful, permit),
-            Ok(Connection::Unix(stream)) => spawn(stream, &router, &builder, &graceful, permit),
+            Ok(Connection::Tcp(stream)) => spawner.spawn(stream, permit),
+            Ok(Connection::Unix(stream)) => spawner.spawn(stream, permit),
             Err(error) if is_of_one_connection(&error) => debug!(%error, "a connection was lost"),
             Err(error) => {
                 warn!(%error, "no connection can be accepted");
@@ -108,31 +109,34 @@ pub async fn serve(
         }
     }
     drop(listener);
-    tokio::time::timeout(bounds.drain_timeout, graceful.shutdown()).await.is_ok()
+    tokio::time::timeout(bounds.drain_timeout, spawner.graceful.shutdown()).await.is_ok()
 }
 
-fn spawn<S>(
-    stream: S,
-    router: &Router,
-    builder: &Arc<auto::Builder<TokioExecutor>>,
-    graceful: &GracefulShutdown,
-    permit: tokio::sync::OwnedSemaphorePermit,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let router = router.clone();
-    let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-        let router = router.clone();
-        async move { Ok::<_, Infallible>(into_ok(router.oneshot(request.map(Body::new)).await)) }
-    });
-    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    let connection = graceful.watch(connection);
-    tokio::spawn(async move {
-        let _permit = permit;
-        if let Err(error) = connection.await {
-            debug!(error = %error, "a connection ended with an error");
-        }
-    });
+/// Starts the task of each connection.
+struct Spawner {
+    builder: http1::Builder,
+    router: Router,
+    graceful: GracefulShutdown,
+    write_timeout: Duration,
+}
+
+impl Spawner {
+    fn spawn<S: Stream + Send + 'static>(&self, stream: S, permit: OwnedSemaphorePermit) {
+        let router = self.router.clone();
+        let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+            let router = router.clone();
+            async move { Ok::<_, Infallible>(into_ok(router.oneshot(request.map(Body::new)).await)) }
+        });
+        let stream = TokioIo::new(Impatient::new(stream, self.write_timeout));
+        let connection = self.graceful.watch(self.builder.serve_connection(stream, service));
+        tokio::spawn(async move {
+            let _permit = permit;
+            if let Err(error) = connection.await {
+                let cause = error.source().map(ToString::to_string);
+                debug!(%error, cause, "a connection ended with an error");
+            }
+        });
+    }
 }
 
 fn into_ok<T>(result: Result<T, Infallible>) -> T {

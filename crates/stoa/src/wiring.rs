@@ -52,6 +52,7 @@ impl Server {
         });
         let bounds = Bounds {
             header_timeout: config.server.header_timeout,
+            write_timeout: config.server.write_timeout,
             max_connections: config.server.max_connections,
             drain_timeout: config.server.drain_timeout,
         };

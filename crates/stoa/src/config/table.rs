@@ -96,6 +96,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         "How long a client may take to send a request's head",
     ),
     Setting::new(
+        "server.write-timeout",
+        "60s",
+        Kind::Timeout(|c, v| c.server.write_timeout = v),
+        "How long a client may take nothing of its answer; a slow one that goes on reading is waited for",
+    ),
+    Setting::new(
         "server.max-connections",
         "4096",
         Kind::Count { least: 1, most: 1_000_000, set: |c, v| c.server.max_connections = v as usize },

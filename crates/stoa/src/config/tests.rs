@@ -203,6 +203,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(server.listen.to_string(), "127.0.0.1:3000");
     assert!(!server.offline);
     assert_eq!((server.header_timeout, server.drain_timeout), (seconds(10), seconds(30)));
+    assert_eq!(server.write_timeout, seconds(60));
     assert_eq!((server.max_connections, server.max_request_line), (4096, 8 << 10));
     assert_eq!(store.dir, Path::new("/home/gopher/.local/share/stoa"));
     assert_eq!((store.quarantine_size, store.sidecar_memory), (256 << 20, 8 << 20));
