@@ -1,8 +1,13 @@
 //! The protocol by route: what is answered, with which headers, and what the upstream is asked for it.
 
-use stoa_testkit::{Fault, Gate};
+use std::time::Duration;
+
+use stoa_testkit::{FakeUpstream, Fault, Gate, Modules};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::fixtures::{World, modules};
+use crate::stoa::{Setup, Stoa};
 
 const ZIP: &str = "ex.com/lib/@v/v1.0.0.zip";
 
@@ -111,9 +116,77 @@ async fn a_client_that_leaves_cancels_nothing() {
     gate.wait_for_held(1).await;
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
+    // It has its line in the log all the same.
+    let line = logged(&stoa, "the client left before the answer").await;
+    for field in [&format!("url.path=\"/{ZIP}\""), "method=\"GET\"", "duration_ms=", "request_id="]
+    {
+        assert!(line.contains(field), "{field} is not in {line}");
+    }
+    assert!(!line.contains(" status="), "{line}");
     gate.open();
     stoa.get(ZIP).await.ok();
     assert_eq!(world.upstream.count(format!("/{ZIP}")), 1);
+}
+
+/// The line of the log that has these words, once it is there.
+async fn logged(stoa: &Stoa, words: &str) -> String {
+    let found = async {
+        loop {
+            if let Some(line) = stoa.log().lines().find(|line| line.contains(words)) {
+                break line.to_owned();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let found = tokio::time::timeout(Duration::from_secs(10), found).await;
+    found.unwrap_or_else(|_| panic!("{words:?} is not in the log"))
+}
+
+/// Bytes that no compression makes smaller.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    std::iter::repeat_with(next).flatten().take(len).collect()
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_holds_its_connection_no_longer_than_allowed() {
+    let modules = Modules::default().with("ex.com/big@v1.0.0", [("noise.bin", noise(24 << 20))]);
+    let upstream = FakeUpstream::start(modules);
+    let path = "ex.com/big/@v/v1.0.0.zip";
+    let setup = Setup::new().goproxy(upstream.url()).env("STOA_SERVER_WRITE_TIMEOUT", "300ms");
+    let stoa = setup.env("STOA_SERVER_MAX_CONNECTIONS", 1).start();
+    let whole = stoa.get(path).await.ok().len();
+
+    let mut stalled = TcpStream::connect(stoa.address()).await.unwrap();
+    let request = format!("GET /{path} HTTP/1.1\r\nhost: x\r\n\r\n");
+    stalled.write_all(request.as_bytes()).await.unwrap();
+    let mut start = [0; 12];
+    stalled.read_exact(&mut start).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 200");
+    // There is room for one connection: another client has its answer when the first was given up.
+    let other = tokio::time::timeout(Duration::from_secs(10), stoa.get("healthz")).await;
+    assert_eq!(other.expect("an answer in bounded time").status, 200);
+    let line = logged(&stoa, "the client left, or the answer broke off").await;
+    for field in [
+        "status=200",
+        "module.path=\"ex.com/big\"",
+        "module.version=\"v1.0.0\"",
+        "outcome=\"hit\"",
+        "source=",
+    ] {
+        assert!(line.contains(field), "{field} is not in {line}");
+    }
+    let mut rest = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(10), stalled.read_to_end(&mut rest)).await;
+    let error = read.expect("the connection is gone").expect_err("a reset");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert!(rest.len() < whole, "{} bytes of {whole}", rest.len());
 }
 
 #[tokio::test]
@@ -249,14 +322,17 @@ async fn other_methods_and_over_long_targets_are_refused() {
                 stoa.send(client.request(method.clone(), format!("{}/{path}", stoa.url))).await;
             assert_eq!(reply.status, 405, "{method} /{path}");
             assert_eq!(reply.header("allow"), "GET, HEAD");
+            assert_eq!(reply.header("cache-control"), "no-store");
         }
     }
     let long = format!("ex.com/{}/@v/list", "a".repeat(9000));
-    stoa.get(&long).await.refused(414, "too long");
+    let refused = stoa.get(&long).await;
+    refused.refused(414, "too long");
+    assert_eq!(refused.header("cache-control"), "no-store");
     // Longer than what any client library sends.
     let longer = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(70_000));
     let answer = crate::fixtures::raw(&stoa, longer.as_bytes()).await;
-    assert!(answer.starts_with("HTTP/1.1 414") || answer.starts_with("HTTP/1.1 431"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 414"), "{answer}");
     assert_eq!(world.upstream.request_lines(), Vec::<String>::new());
 }
 
@@ -314,6 +390,27 @@ async fn absences_are_remembered_for_a_moment() {
     assert_eq!(world.upstream.count("/ex.com/none/@v/list"), 1);
     assert_eq!(world.upstream.count("/ex.com/lib/@v/v9.9.9.info"), 1);
     assert_eq!(world.upstream.count("/ex.com/lib/@v/nobranch.info"), 1);
+}
+
+#[tokio::test]
+async fn shared_caches_keep_nothing_of_a_private_module() {
+    let world = World::new();
+    let setup = world.setup().env("STOA_GONOSUMDB", "ex.com/private");
+    let stoa = setup.env("STOA_CACHE_LIST_TTL", "0s").start();
+    let kept = async |path: &str, status: u16| {
+        let reply = stoa.get(path).await;
+        assert_eq!(reply.status, status, "{path}: {}", reply.text());
+        reply.header("cache-control").to_owned()
+    };
+    assert_eq!(
+        kept("ex.com/private/@v/v1.0.0.mod", 200).await,
+        "private, max-age=31536000, immutable"
+    );
+    assert_eq!(kept("ex.com/private/@v/list", 200).await, "private, no-cache");
+    assert_eq!(kept("ex.com/private/@v/v9.9.9.info", 404).await, "private, max-age=10");
+    assert_eq!(kept("ex.com/private/@v/v1.mod", 404).await, "private, max-age=60");
+    assert_eq!(kept("ex.com/lib/@v/list", 200).await, "no-cache");
+    assert_eq!(kept("ex.com/lib/@v/v9.9.9.info", 404).await, "public, max-age=10");
 }
 
 #[tokio::test]

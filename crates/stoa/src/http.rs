@@ -71,7 +71,7 @@ async fn guard(
             hint: None,
             retry_after: None,
         };
-        error_text::respond_with(status, &error, &id)
+        error_text::respond_with(status, &error, &id, true)
     };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let text = format!("{}: this server answers GET and HEAD only", request.method());
@@ -100,13 +100,16 @@ async fn protocol(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
                 hint: None,
                 retry_after: None,
             };
-            return error_text::respond(&error, &id);
+            // Nobody knows whose it is: it may be a private module's name with a slip in it.
+            return error_text::respond(&error, &id, true);
         }
     };
     let asked = Asked::of(&parsed);
+    // The checksum database's files have module paths in their names, private ones when a client is set up wrongly.
+    let private = parsed.path().is_none_or(|path| app.mirror.is_private(path));
     let via = via(request.headers());
     let mut response = if stoa_upstream::leads_back(&via, &app.instance_id) {
-        error_text::respond(&leads_back(), &id)
+        error_text::respond(&leads_back(), &id, private)
     } else {
         match app.mirror.answer(&parsed, &via).await {
             Ok(answer) => {
@@ -116,7 +119,7 @@ async fn protocol(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
                 }
                 response
             }
-            Err(error) => error_text::respond(&error, &id),
+            Err(error) => error_text::respond(&error, &id, private),
         }
     };
     if response.extensions().get::<access_log::Answered>().is_none() {

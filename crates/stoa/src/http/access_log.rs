@@ -1,4 +1,4 @@
-//! Request ids, and one line in the log for each request once its body has been sent (or given up).
+//! Request ids, and one line in the log for each request once its answer has been sent (or given up).
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -67,24 +67,24 @@ pub async fn log(mut request: Request<Body>, next: Next) -> Response {
     let started = Instant::now();
     let id = given_id(&request).unwrap_or_else(new_id);
     request.extensions_mut().insert(Id(id.clone()));
-    let line = Line {
+    let mut awaited = Awaited(Some(Line {
         id: id.clone(),
         method: request.method().to_string(),
         target: request.uri().path().to_owned(),
-        status: StatusCode::INTERNAL_SERVER_ERROR,
+        status: None,
         answered: None,
         started,
-    };
+    }));
     let mut response = next.run(request).await;
     if let Ok(id) = HeaderValue::try_from(id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
-    let line = Line {
-        status: response.status(),
-        answered: response.extensions_mut().remove::<Answered>(),
-        ..line
-    };
-    response.map(|body| Body::new(Logged { body, sent: 0, whole: false, line: Some(line) }))
+    let mut line = awaited.0.take();
+    if let Some(line) = &mut line {
+        line.status = Some(response.status());
+        line.answered = response.extensions_mut().remove::<Answered>();
+    }
+    response.map(|body| Body::new(Logged { body, sent: 0, whole: false, line }))
 }
 
 /// A proxy's or a client's own id, if it is short and plain.
@@ -108,37 +108,61 @@ struct Line {
     id: String,
     method: String,
     target: String,
-    status: StatusCode,
+    /// None before there is an answer.
+    status: Option<StatusCode>,
     answered: Option<Answered>,
     started: Instant,
 }
 
+/// How a request ended.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Whole,
+    BrokenOff,
+    Unanswered,
+}
+
 impl Line {
-    fn write(self, bytes: u64, whole: bool) {
-        let duration_ms = self.started.elapsed().as_millis() as u64;
-        let status = self.status.as_u16();
-        let (outcome, source) = self
-            .answered
-            .as_ref()
-            .map_or(("-", ""), |one| (one.outcome, one.source.as_deref().unwrap_or("")));
-        let asked = self.answered.as_ref().and_then(|one| one.asked.as_ref());
+    fn write(self, bytes: u64, end: End) {
+        let Self { id, method, target, status, answered, started } = &self;
+        let duration_ms = started.elapsed().as_millis() as u64;
+        let asked = answered.as_ref().and_then(|one| one.asked.as_ref());
+        let (path, version) = asked
+            .and_then(|asked| asked.module.as_ref())
+            .map(|(path, version)| (path, version))
+            .unzip();
+        let (path, version) = (path.map(String::as_str), version.map(String::as_str));
         let kind = asked.map_or("-", |asked| asked.kind);
-        let Self { id, method, target, .. } = &self;
-        if !whole {
-            warn!(
-                target: "access", request_id = id, method, url.path = target, status, kind, bytes, duration_ms,
-                "the client left, or the answer broke off"
-            );
-        } else if let Some((path, version)) = asked.and_then(|asked| asked.module.as_ref()) {
-            info!(
-                target: "access", request_id = id, method, status, kind, module.path = path,
-                module.version = version, outcome, source, bytes, duration_ms, "answered"
-            );
-        } else {
-            info!(
-                target: "access", request_id = id, method, status, kind, url.path = target, outcome, source, bytes,
-                duration_ms, "answered"
-            );
+        let outcome = answered.as_ref().map_or("-", |one| one.outcome);
+        let source = answered.as_ref().and_then(|one| one.source.as_deref()).unwrap_or("");
+        let target = (path.is_none() || !matches!(end, End::Whole)).then_some(target.as_str());
+        let status = status.map(|status| status.as_u16());
+        macro_rules! line {
+            ($level:ident, $text:literal) => {
+                $level!(
+                    target: "access", request_id = id, method, status, kind, module.path = path,
+                    module.version = version, url.path = target, outcome, source, bytes,
+                    duration_ms, $text
+                )
+            };
+        }
+        match end {
+            End::Whole => line!(info, "answered"),
+            End::BrokenOff => line!(warn, "the client left, or the answer broke off"),
+            End::Unanswered => line!(info, "the client left before the answer"),
+        }
+    }
+}
+
+/// The line of a request that has no answer yet. When its client leaves, hyper drops it with everything that worked on
+/// the answer.
+#[derive(Debug)]
+struct Awaited(Option<Line>);
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        if let Some(line) = self.0.take() {
+            line.write(0, End::Unanswered);
         }
     }
 }
@@ -186,7 +210,7 @@ impl Drop for Logged {
         // hyper does not poll a body that has nothing to say.
         let whole = self.whole || (self.sent == 0 && self.body.is_end_stream());
         if let Some(line) = self.line.take() {
-            line.write(self.sent, whole);
+            line.write(self.sent, if whole { End::Whole } else { End::BrokenOff });
         }
     }
 }

@@ -102,11 +102,12 @@ fn cache_control(answer: &Answer) -> HeaderValue {
         (Freshness::Immutable, true) => {
             HeaderValue::from_static("private, max-age=31536000, immutable")
         }
-        (Freshness::For(Duration::ZERO), _) => HeaderValue::from_static("no-cache"),
+        (Freshness::For(Duration::ZERO), false) => HeaderValue::from_static("no-cache"),
+        (Freshness::For(Duration::ZERO), true) => HeaderValue::from_static("private, no-cache"),
         (Freshness::For(keep), private) => {
             let who = if private { "private" } else { "public" };
             HeaderValue::try_from(format!("{who}, {}", max_age(keep)))
-                .unwrap_or(HeaderValue::from_static("no-cache"))
+                .unwrap_or(HeaderValue::from_static("private, no-cache"))
         }
     }
 }

@@ -35,12 +35,18 @@ pub fn status(error: &Error) -> StatusCode {
     }
 }
 
-/// The response, logged here once with its whole cause.
-pub fn respond(error: &Error, request_id: &str) -> Response {
-    respond_with(status(error), error, request_id)
+/// The response, logged here once with its whole cause. `private`: what was asked may have a name that shared caches
+/// must not keep.
+pub fn respond(error: &Error, request_id: &str, private: bool) -> Response {
+    respond_with(status(error), error, request_id, private)
 }
 
-pub fn respond_with(status: StatusCode, error: &Error, request_id: &str) -> Response {
+pub fn respond_with(
+    status: StatusCode,
+    error: &Error,
+    request_id: &str,
+    private: bool,
+) -> Response {
     match error.class {
         ErrorClass::Invalid | ErrorClass::NotFound => debug!(request_id, %error, "not found"),
         ErrorClass::Internal => error!(request_id, %error, "a request failed"),
@@ -50,7 +56,7 @@ pub fn respond_with(status: StatusCode, error: &Error, request_id: &str) -> Resp
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(header::CACHE_CONTROL, cache_control(error));
+    headers.insert(header::CACHE_CONTROL, cache_control(status, error, private));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(after) = error.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
@@ -59,14 +65,16 @@ pub fn respond_with(status: StatusCode, error: &Error, request_id: &str) -> Resp
 }
 
 /// Plain absences may be kept for a moment by those in between; a verdict about content or a source may not.
-fn cache_control(error: &Error) -> HeaderValue {
-    let plain = error.hint.is_none() && status(error) == StatusCode::NOT_FOUND;
+fn cache_control(status: StatusCode, error: &Error, private: bool) -> HeaderValue {
+    let plain = error.hint.is_none() && status == StatusCode::NOT_FOUND;
     let keep = match error.class {
         ErrorClass::Invalid if plain => Duration::from_mins(1),
         ErrorClass::NotFound if plain => Duration::from_secs(10),
         _ => return HeaderValue::from_static("no-store"),
     };
-    HeaderValue::try_from(max_age(keep)).unwrap_or(HeaderValue::from_static("no-store"))
+    let who = if private { "private" } else { "public" };
+    let value = format!("{who}, {}", max_age(keep));
+    HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("no-store"))
 }
 
 /// At most [`MAX_LINES`] lines and [`MAX_BYTES`] bytes, printable, no blank line.
@@ -102,7 +110,7 @@ fn line(text: &str, max: usize) -> String {
         if word.is_empty() {
             continue;
         }
-        let word: String = word.chars().filter(|c| is_graphic(*c)).collect();
+        let word = plain(word);
         if out.len() + 1 + word.len() > max {
             let room = max.saturating_sub(out.len() + 4);
             let cut = (0..=room.min(word.len())).rev().find(|&at| word.is_char_boundary(at));
@@ -121,10 +129,24 @@ fn line(text: &str, max: usize) -> String {
     out
 }
 
-/// Close enough to Go's `unicode.IsGraphic`: one character it does not know would cost the whole text, so what is not
-/// ASCII or a plain letter is left out.
+/// One character that the go command's tables do not have would cost the whole text, and its Unicode may be older than
+/// ours: a run of what is not ASCII becomes one `?`, so that what stood around it does not look like one word.
+fn plain(word: &str) -> String {
+    let mut out = String::with_capacity(word.len());
+    let mut dropped = false;
+    for c in word.chars() {
+        if is_graphic(c) {
+            out.push(c);
+        } else if !dropped {
+            out.push('?');
+        }
+        dropped = !is_graphic(c);
+    }
+    out
+}
+
 fn is_graphic(c: char) -> bool {
-    c.is_ascii_graphic() || c.is_alphabetic() || matches!(c, '…' | '—' | '·')
+    c.is_ascii_graphic() || c == '…'
 }
 
 /// A handler that panicked: the class for bugs.
@@ -188,9 +210,44 @@ mod tests {
     #[test]
     fn an_over_long_message_is_cut_and_not_lost() {
         let mut long = error(ErrorClass::NotFound, 0);
-        long.message = "é".repeat(5_000);
+        long.message = "e".repeat(5_000);
         let text = text(&long, "id");
-        assert!(text.len() <= MAX_BYTES && text.starts_with('é') && text.contains('…'));
+        assert!(text.len() <= MAX_BYTES && text.starts_with("eee") && text.contains('…'));
+    }
+
+    #[test]
+    fn what_go_may_not_know_is_replaced_and_not_glued() {
+        let check = |text: &str, expected: &str| assert_eq!(line(text, 100), expected, "{text:?}");
+        check("two  words\t and\r\nmore", "two words and more");
+        check("a\u{200b}b", "a?b");
+        check("h\u{e9}llo w\u{f6}rld", "h?llo w?rld");
+        // A letter of Unicode 16, which Go 1.25 does not have, and a run of them.
+        check("x \u{105c0}\u{105c1}\u{105c2} y", "x ? y");
+        check("cut…", "cut…");
+        check("bell\u{7}rings", "bell rings");
+        check("\u{202e}", "?");
+        check("", "");
+    }
+
+    #[test]
+    fn only_a_plain_absence_may_be_kept_and_a_private_one_by_its_asker_alone() {
+        let check = |status: u16, class, hint: bool, private, expected: &str| {
+            let mut error = error(class, 0);
+            error.hint = hint.then(|| "a hint".to_owned());
+            let status = StatusCode::from_u16(status).unwrap();
+            let response = respond_with(status, &error, "id", private);
+            let value = &response.headers()[header::CACHE_CONTROL];
+            assert_eq!(value, expected, "{status} {class:?} hint: {hint}, private: {private}");
+        };
+        check(404, ErrorClass::NotFound, false, false, "public, max-age=10");
+        check(404, ErrorClass::NotFound, false, true, "private, max-age=10");
+        check(404, ErrorClass::Invalid, false, false, "public, max-age=60");
+        check(404, ErrorClass::Invalid, false, true, "private, max-age=60");
+        check(404, ErrorClass::NotFound, true, false, "no-store");
+        check(405, ErrorClass::Invalid, false, false, "no-store");
+        check(414, ErrorClass::Invalid, false, false, "no-store");
+        check(502, ErrorClass::Unavailable, false, false, "no-store");
+        check(403, ErrorClass::Mismatch, false, true, "no-store");
     }
 
     #[test]
@@ -211,7 +268,7 @@ mod tests {
         }
         let mut busy = error(ErrorClass::Unavailable, 1);
         busy.retry_after = Some(Duration::from_secs(7));
-        let response = respond(&busy, "id");
+        let response = respond(&busy, "id", false);
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()[header::RETRY_AFTER], "7");
     }
