@@ -1,7 +1,7 @@
 //! The program as a process: exit codes, one server to a directory, signals, and being killed.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stoa_testkit::{Fault, Gate};
 
@@ -114,19 +114,20 @@ async fn the_drain_has_a_deadline() {
 #[tokio::test]
 async fn killed_in_the_middle_it_serves_nothing_torn() {
     let world = World::new();
-    let gate = Gate::new();
     let path = "ex.com/lib/@v/v1.0.0.zip";
     let setup = world.setup();
     for after in [0, 50, 150] {
+        let gate = Gate::new();
         world.upstream.clear_faults();
         world.upstream.fault("*.zip", Fault::gate_after(&gate, after));
         let mut stoa = setup.start();
         let waiting = tokio::spawn(client().get(format!("{}/{path}", stoa.url)).send());
-        world.upstream.wait_for_request(format!("/{path}")).await;
+        // The upstream has sent that much of the body and holds the rest.
+        gate.wait_for_held(1).await;
         stoa.kill();
         assert!(waiting.await.unwrap().is_err());
-        world.upstream.forget_requests();
         let leftovers = setup.data_dir().join("cache/tmp");
+        assert_ne!(fs_err::read_dir(&leftovers).unwrap().count(), 0, "it was killed in the middle");
         let offline = setup.clone().offline().start();
         assert_eq!(fs_err::read_dir(&leftovers).unwrap().count(), 0, "leftovers are swept");
         offline.get(path).await.refused(404, "offline, not stored");
@@ -136,9 +137,24 @@ async fn killed_in_the_middle_it_serves_nothing_torn() {
 }
 
 #[tokio::test]
-async fn half_a_request_does_not_hold_a_connection() {
+async fn less_than_a_request_does_not_hold_a_connection() {
     let stoa = Setup::new().env("STOA_SERVER_HEADER_TIMEOUT", "300ms").start();
-    raw(&stoa, b"GET /healthz HTTP/1.1\r\nhost: x\r\n").await;
+    let check = async |sent: &[u8], expected: &str| {
+        let started = Instant::now();
+        let answer = raw(&stoa, sent).await;
+        let (sent, took) = (String::from_utf8_lossy(sent), started.elapsed());
+        assert!(answer.starts_with(expected), "{sent:?}: {answer}");
+        // Well below the default.
+        assert!(took < Duration::from_secs(5), "{sent:?}: {took:?}");
+    };
+    check(b"", "").await;
+    check(b"G", "").await;
+    check(b"GET /healthz HTTP/1.1\r\nhost: x\r\n", "").await;
+    check(b"PRI * HTTP/2.0\r\n", "").await;
+    check(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "").await;
+    // A whole one, and then nothing more.
+    check(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n", "HTTP/1.1 200 OK").await;
+    check(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\nGET /", "HTTP/1.1 200 OK").await;
     // A head that never ends is refused and not buffered.
     let mut head = b"GET /healthz HTTP/1.1\r\n".to_vec();
     for i in 0..20_000 {
@@ -197,4 +213,49 @@ fn help_and_version_say_what_it_is() {
     assert_eq!(run("--version"), concat!("stoa ", env!("CARGO_PKG_VERSION"), "\n"));
     let help = run("--help");
     assert!(help.contains("serve") && help.contains("GOPROXY"), "{help}");
+}
+
+/// A limit of open files is raised as far as it goes, and connections are taken only as far as it reaches.
+#[cfg(target_os = "linux")]
+#[test]
+fn open_files_are_made_to_suffice() {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::Stdio;
+
+    /// What it logs until it listens, and its limit of open files then.
+    fn start(limits: &str) -> (String, String) {
+        let setup = Setup::new();
+        let stoa = setup.command(&["serve"]);
+        let mut limited = Command::new("sh");
+        limited.arg("-c").arg(format!("{limits}; exec \"$0\" \"$@\""));
+        limited.arg(stoa.get_program()).args(stoa.get_args()).env_clear();
+        for (name, value) in stoa.get_envs() {
+            limited.env(name, value.unwrap());
+        }
+        limited.current_dir(setup.scratch()).stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut child = limited.spawn().unwrap();
+        let mut log = String::new();
+        for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
+            log.push_str(&line);
+            log.push('\n');
+            if line.contains("stoa is listening") {
+                break;
+            }
+        }
+        let limits = fs_err::read_to_string(format!("/proc/{}/limits", child.id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let limits = limits.unwrap();
+        let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        assert!(log.contains("stoa is listening"), "{log}");
+        (log, files.split_whitespace().nth(3).unwrap().to_owned())
+    }
+
+    let warning = "server.max-connections is more than the limit of open files allows";
+    let (log, files) = start("ulimit -Sn 300; ulimit -Hn 600");
+    assert_eq!(files, "600");
+    assert_eq!(log.matches(warning).count(), 1, "{log}");
+    assert!(log.contains("max_connections=172"), "{log}");
+    let (log, _) = start("export STOA_SERVER_MAX_CONNECTIONS=100; ulimit -Sn 300");
+    assert!(!log.contains(warning), "{log}");
 }

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stoa::cli::{Cli, Command, Output, environment, run_config_command};
 use stoa::config::Config;
 use stoa::healthcheck::healthcheck;
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
         let _ = std::io::stderr().write_all(stderr.as_bytes());
         return ExitCode::from(code);
     }
-    let config = match Config::load(&settings, &env, &cwd) {
+    let mut config = match Config::load(&settings, &env, &cwd) {
         Ok(config) => config,
         Err(mistakes) => return fail(WRONG_SETTING, &mistakes.to_string()),
     };
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(FAULT, &format!("the runtime cannot be started: {error}")),
     };
     let code = match command {
-        Command::Serve => runtime.block_on(serve(&config)),
+        Command::Serve => runtime.block_on(serve(&mut config)),
         Command::Healthcheck => match runtime.block_on(healthcheck(&config)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(text) => fail(FAULT, &text),
@@ -61,12 +62,22 @@ fn main() -> ExitCode {
     code
 }
 
-async fn serve(config: &Config) -> ExitCode {
+async fn serve(config: &mut Config) -> ExitCode {
     if let Err(error) = log::init(&config.log) {
         return fail(WRONG_SETTING, &format!("log.level: {error}"));
     }
     for warning in &config.warnings {
         warn!("{warning}");
+    }
+    let (asked, files) = (config.server.max_connections, raise_file_limit());
+    config.server.max_connections = fitting_connections(asked, files);
+    if config.server.max_connections < asked {
+        warn!(
+            open_files = files,
+            needed = files_for(asked),
+            max_connections = config.server.max_connections,
+            "server.max-connections is more than the limit of open files allows (ulimit -Hn): fewer are taken at once"
+        );
     }
     let stop = match stop_signal() {
         Ok(stop) => stop,
@@ -84,7 +95,51 @@ async fn serve(config: &Config) -> ExitCode {
     }
 }
 
+/// Descriptors of one connection: its socket, and the file it is sent.
+const FILES_OF_A_CONNECTION: u64 = 2;
+/// Descriptors of everything else: upstreams, downloads, the index, the log.
+const OTHER_FILES: u64 = 256;
+
+/// Raises the soft limit of open files, which many systems keep at 1024 for the sake of programs that use `select`, to
+/// the hard one. Answers what holds; nothing is no limit.
+fn raise_file_limit() -> Option<u64> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Where this is refused the old one holds, and is what is answered.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    getrlimit(Resource::Nofile).current
+}
+
+fn files_for(connections: usize) -> u64 {
+    (connections as u64).saturating_mul(FILES_OF_A_CONNECTION).saturating_add(OTHER_FILES)
+}
+
+/// As many of these connections as that many open files are enough for, and at least one.
+fn fitting_connections(asked: usize, files: Option<u64>) -> usize {
+    let Some(files) = files else { return asked };
+    let fitting = files.saturating_sub(OTHER_FILES) / FILES_OF_A_CONNECTION;
+    asked.min(usize::try_from(fitting).unwrap_or(usize::MAX)).max(1)
+}
+
 fn fail(code: u8, text: &str) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "stoa: {text}");
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_fit_the_open_files() {
+        let check = |asked, files, expected| {
+            assert_eq!(fitting_connections(asked, files), expected, "{asked} {files:?}");
+        };
+        check(4096, None, 4096);
+        check(4096, Some(files_for(4096)), 4096);
+        check(4096, Some(files_for(4096) - 1), 4095);
+        check(4096, Some(1024), 384);
+        check(4096, Some(100), 1);
+        check(1, Some(0), 1);
+        check(10, Some(u64::MAX), 10);
+    }
 }
