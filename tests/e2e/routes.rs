@@ -330,7 +330,7 @@ async fn other_methods_and_over_long_targets_are_refused() {
     refused.refused(414, "too long");
     assert_eq!(refused.header("cache-control"), "no-store");
     // Longer than what any client library sends.
-    let longer = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(70_000));
+    let longer = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(125_000));
     let answer = crate::fixtures::raw(&stoa, longer.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 414"), "{answer}");
     assert_eq!(world.upstream.request_lines(), Vec::<String>::new());
