@@ -314,10 +314,17 @@ impl Mirror {
         &self,
         module: &ModuleVersion,
         artifact: Artifact,
-        record: &ArtifactRecord,
         via: &str,
     ) -> Result<bool, Arc<Error>> {
         let asked = asked_artifact(module, artifact);
+        let failed = |error: stoa_store::Error| Arc::new(Error::store(&asked, &error));
+        // Another flight may have done it since the request looked.
+        let sidecar = self.inner.store.sidecar(module).await.map_err(failed)?;
+        let record = match sidecar.as_ref().and_then(|sidecar| sidecar.of(artifact)) {
+            None => return Ok(false),
+            Some(record) if self.may_hand_out(module, record) => return Ok(true),
+            Some(record) => record,
+        };
         let Some(database) = &self.inner.database else {
             return Err(Arc::new(without_database(module)));
         };
@@ -341,7 +348,7 @@ impl Mirror {
             let state = State::Verified { database: database.name().to_owned() };
             store.restate(module, artifact, state).await.map(|_| true)
         };
-        done.map_err(|error| Arc::new(Error::store(&asked, &error)))
+        done.map_err(failed)
     }
 
     /// A later offline client needs the small files too.

@@ -134,6 +134,9 @@ pub(crate) struct Inner {
     /// None where `GOSUMDB=off`.
     pub database: Option<Database>,
     pub artifacts: Arc<ArtifactFlights>,
+    /// Of what is stored and not yet vouched for under today's settings. One at a time for each, since one may throw out
+    /// what it finds.
+    pub verifications: Arc<Flights<(ModuleVersion, Artifact), Landed<bool>>>,
     pub answers: Arc<Flights<Routed<AnswerKey>, Landed<Arc<Kept>>>>,
     pub verdicts: Verdicts,
     pub permits: Permits,
@@ -155,6 +158,7 @@ impl Mirror {
             permits: Permits::new(settings.max_concurrent),
             inspectors: Inspectors::new(settings.verify_concurrency)?,
             artifacts: Flights::new(MOST_FLIGHTS),
+            verifications: Flights::new(MOST_FLIGHTS),
             answers: Flights::new(MOST_FLIGHTS),
             settings,
             policy,
@@ -259,10 +263,15 @@ impl Mirror {
         let found = self.inner.store.open_artifact(module, artifact).await;
         let found = found.map_err(|error| Arc::new(Error::store(&asked(), &error)))?;
         let Some(stored) = found else { return Ok(None) };
-        if !self.may_hand_out(module, &stored.record)
-            && !self.verify_stored(module, artifact, &stored.record, via).await?
-        {
-            return Ok(None);
+        if !self.may_hand_out(module, &stored.record) {
+            let work = {
+                let (mirror, module, via) = (self.clone(), module.clone(), via.to_owned());
+                move || async move { mirror.verify_stored(&module, artifact, &via).await }
+            };
+            let verified = self.inner.verifications.join((module.clone(), artifact), work).await;
+            if !verified.map_err(|grounded| Error::grounded(&asked(), grounded))?? {
+                return Ok(None);
+            }
         }
         let (kind, is_small) = match artifact {
             Artifact::Info => (Kind::Info, true),
@@ -288,7 +297,7 @@ impl Mirror {
 
     /// Whether the state in the sidecar is enough under today's settings: what was exempt when it was fetched may be
     /// covered by the checksum database now.
-    fn may_hand_out(&self, module: &ModuleVersion, record: &ArtifactRecord) -> bool {
+    pub(crate) fn may_hand_out(&self, module: &ModuleVersion, record: &ArtifactRecord) -> bool {
         match &record.state {
             State::Verified { database } => {
                 self.inner.database.as_ref().is_none_or(|ours| ours.name() == database)

@@ -110,7 +110,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting::new(
         "server.max-request-line",
         "8KiB",
-        Kind::Size { least: KIB, most: MIB, set: |c, v| c.server.max_request_line = v },
+        // hyper takes no longer request target than 65,534 bytes.
+        Kind::Size { least: KIB, most: 63 * KIB, set: |c, v| c.server.max_request_line = v },
         "The longest request line; a longer one is answered 414",
     ),
     Setting::new(
