@@ -12,7 +12,8 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --system --gid 10001 stoa \
-    && useradd --system --uid 10001 --gid stoa --home-dir /var/lib/stoa --create-home --shell /usr/sbin/nologin stoa
+    && useradd --uid 10001 --gid stoa --home-dir /var/lib/stoa --no-create-home --shell /usr/sbin/nologin stoa \
+    && install -d -m 0750 -o stoa -g stoa /var/lib/stoa
 COPY --from=build /src/target/release/stoa /usr/local/bin/stoa
 COPY --from=build /src/LICENSE /src/LICENSE-APACHE /src/LICENSE-MIT /usr/local/share/doc/stoa/
 ENV STOA_LISTEN=0.0.0.0:3000 \
