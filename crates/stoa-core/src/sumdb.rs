@@ -60,8 +60,10 @@ const MAX_RACES: usize = 16;
 #[derive(Clone, Debug)]
 pub struct DatabaseSettings {
     pub key: VerifierKey,
-    /// The URL given in `GOSUMDB`; it bypasses proxies.
-    pub url: Option<Url>,
+    /// Where it is reached without a proxy.
+    pub direct: Url,
+    /// `GOSUMDB` names that URL, which bypasses proxies.
+    pub bypass_proxies: bool,
     /// Bound on one lookup over one road.
     pub timeout: Duration,
     /// Bound on a road that has another behind it.
@@ -142,13 +144,7 @@ impl Database {
         client: Client,
     ) -> Result<Self, Error> {
         let name = settings.key.name().to_owned();
-        let direct = match &settings.url {
-            Some(url) => url.clone(),
-            None => Url::parse(&format!("https://{name}")).map_err(|error| {
-                Error::new(ErrorClass::Invalid, format!("checksum database {name}: {error}"))
-            })?,
-        };
-        let direct = Source::from_url(&direct).map_err(|error| {
+        let direct = Source::from_url(&settings.direct).map_err(|error| {
             Error::new(ErrorClass::Invalid, format!("checksum database {name}: {error}"))
         })?;
         let failed = |error: stoa_store::Error| Error::store(&format!("sumdb/{name}"), &error);
@@ -505,23 +501,24 @@ impl Database {
     ) -> Result<(Proven, Vec<Tile>), Refusal> {
         let tiles = plan.tiles();
         let mut data = self.stored_tiles(&tiles).await;
-        let from_disk = data.len();
-        let missing: Vec<_> =
+        let mut fetched: Vec<Tile> =
             tiles.iter().copied().filter(|tile| !data.contains_key(tile)).collect();
-        data.extend(self.fetch_tiles(road, roads, &missing).await?);
-        let (proven, fetched) = match plan.authenticate(data) {
-            Ok(proven) => (proven, missing),
-            Err(error) if from_disk > 0 => {
-                warn!(sumdb = self.name(), %error, "a stored tile does not fit; all are fetched anew");
-                let data = self.fetch_tiles(road, roads, &tiles).await?;
-                let proven = plan
-                    .authenticate(data)
-                    .map_err(|error| road.failure(error.class(), error.to_string()))?;
-                (proven, tiles)
+        data.extend(self.fetch_tiles(road, roads, &fetched).await?);
+        loop {
+            let error = match plan.authenticate(data.clone()) {
+                Ok(proven) => return Ok((proven, fetched)),
+                Err(error) => error,
+            };
+            // A tile of our own disk may be the bad one: it is fetched anew, once.
+            let suspects: Vec<Tile> =
+                error.suspects().iter().copied().filter(|tile| !fetched.contains(tile)).collect();
+            if suspects.is_empty() {
+                return Err(road.failure(error.class(), error.to_string()).into());
             }
-            Err(error) => return Err(road.failure(error.class(), error.to_string()).into()),
-        };
-        Ok((proven, fetched))
+            warn!(sumdb = self.name(), %error, "a stored tile does not fit and is fetched anew");
+            data.extend(self.fetch_tiles(road, roads, &suspects).await?);
+            fetched.extend(suspects);
+        }
     }
 
     async fn keep_tiles(&self, proven: &Proven, fetched: Vec<Tile>) {
@@ -812,7 +809,7 @@ struct Roads<'a> {
 
 impl<'a> Roads<'a> {
     fn new(database: &'a Database, chain: &Chain, via: &'a str) -> Self {
-        let proxies = if database.inner.settings.url.is_some() {
+        let proxies = if database.inner.settings.bypass_proxies {
             Vec::new()
         } else {
             let is_proxy =

@@ -198,12 +198,14 @@ async fn mirror(config: &Config, store: Store, client: Client) -> anyhow::Result
         gonoproxy: upstream.gonoproxy.clone(),
         gonosumdb: config.sumdb.gonosumdb.clone(),
     };
-    let database = match &config.sumdb.gosumdb {
+    let gosumdb = &config.sumdb.gosumdb;
+    let database = match gosumdb {
         GoSumDb::Off => None,
         GoSumDb::Database { key, url } => {
             let settings = DatabaseSettings {
                 key: key.clone(),
-                url: url.clone(),
+                direct: gosumdb.direct_url().context("GOSUMDB names no host")?,
+                bypass_proxies: url.is_some(),
                 timeout: config.sumdb.timeout,
                 alternative_timeout: upstream.alternative_timeout,
                 offline: config.server.offline,

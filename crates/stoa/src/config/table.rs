@@ -164,7 +164,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "upstream.goinsecure",
         "",
         Kind::Patterns(|c, v| c.upstream.goinsecure = v),
-        "Modules that may be fetched without TLS",
+        "Modules that may be fetched from their own hosts without TLS; for `direct`, which is not available yet",
     )
     .short("--goinsecure", "STOA_GOINSECURE", |s| s.goinsecure.as_deref()),
     Setting::new(
