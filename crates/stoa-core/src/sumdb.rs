@@ -18,6 +18,9 @@
 //! * when our head advances, the same proof reads again, wider, every tile that was partial in the old tree. So for
 //!   every record once proven all its tiles in the newest tree are here, and narrower ones follow from wider ones.
 
+mod roads;
+mod tiles;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,14 +28,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _};
-use stoa_module::{ErrorClass, ModuleVersion, Separator};
+use stoa_module::{ErrorClass, ModuleVersion};
 use stoa_store::Store;
 use stoa_sumdb::{
     Lookup, Plan, Proven, RecordHashes, SignedTreeHead, Tile, TileLevel, VerifierKey, lookup_path,
-    right_edge,
 };
-use stoa_upstream::{Bounds, Chain, Client, Entry, Failure, Source, Stage};
+use stoa_upstream::{Bounds, Chain, Client, Failure, Source};
 use tracing::{debug, error, warn};
 use url::Url;
 
@@ -40,6 +41,8 @@ use crate::absent::{Asked, Verdicts};
 use crate::error::Error;
 use crate::flight::{Flights, MOST_FLIGHTS};
 use crate::mirror::{Landed, Routed, stoas_of};
+use crate::sumdb::roads::{Road, Roads};
+use crate::sumdb::tiles::cut;
 
 /// How long the newest tree head counts as new.
 const LATEST_TTL: Duration = Duration::from_mins(1);
@@ -92,9 +95,14 @@ struct Inner {
     lookups: Arc<Flights<Routed<ModuleVersion>, Landed<LookedUp>>>,
     latest: Arc<Flights<Routed<()>, Landed<()>>>,
     tiles: Arc<Flights<Routed<Tile>, Landed<FoundTile>>>,
+    /// Tiles on their way from one source, for proofs.
+    reads: Arc<TileReads>,
     verdicts: Verdicts,
     security_errors: AtomicU64,
 }
+
+/// By the source's address.
+type TileReads = Flights<Routed<(String, Tile)>, Result<Bytes, Failure>>;
 
 /// A proven record.
 #[derive(Clone, Debug)]
@@ -113,14 +121,6 @@ pub(crate) struct FoundTile {
     pub stored: bool,
     /// It is part of the newest tree that this server knows; others are passed on and not vouched for.
     pub proven: bool,
-}
-
-/// One way to read the database.
-#[derive(Clone)]
-struct Road {
-    source: Source,
-    /// What comes before the path: `sumdb/NAME/` through a proxy, nothing directly.
-    prefix: String,
 }
 
 enum Refusal {
@@ -177,6 +177,7 @@ impl Database {
                 lookups: Flights::new(MOST_FLIGHTS),
                 latest: Flights::new(MOST_FLIGHTS),
                 tiles: Flights::new(MOST_FLIGHTS),
+                reads: Flights::new(MOST_FLIGHTS),
                 verdicts: Verdicts::new(VERDICT_BYTES),
                 security_errors: AtomicU64::new(0),
             }),
@@ -521,104 +522,6 @@ impl Database {
         }
     }
 
-    async fn keep_tiles(&self, proven: &Proven, fetched: Vec<Tile>) {
-        futures_util::stream::iter(fetched)
-            .for_each_concurrent(TILES_AT_ONCE, |tile| {
-                let body = proven.tile(&tile).cloned();
-                async move {
-                    if let Some(body) = body {
-                        self.keep(&tile.path(), body).await;
-                    }
-                }
-            })
-            .await;
-    }
-
-    async fn fetch_tiles(
-        &self,
-        road: &Road,
-        roads: &Roads<'_>,
-        tiles: &[Tile],
-    ) -> Result<HashMap<Tile, Bytes>, Failure> {
-        futures_util::stream::iter(tiles.iter().copied())
-            .map(|tile| async move {
-                let body = self.fetch_tile(road, roads, tile).await?;
-                Ok((tile, body))
-            })
-            .buffer_unordered(TILES_AT_ONCE)
-            .try_collect()
-            .await
-    }
-
-    async fn fetch_tile(
-        &self,
-        road: &Road,
-        roads: &Roads<'_>,
-        tile: Tile,
-    ) -> Result<Bytes, Failure> {
-        let bound = roads.bound();
-        match self.get(road, &tile.path(), bound, roads.via).await {
-            // A database may drop a partial tile once the full one exists.
-            Err(failure)
-                if failure.class == ErrorClass::NotFound
-                    && !tile.is_full()
-                    && tile.level != TileLevel::Data =>
-            {
-                let full = self.get(road, &tile.full().path(), bound, roads.via).await?;
-                cut(&full, tile).ok_or_else(|| {
-                    road.failure(
-                        ErrorClass::Corrupt,
-                        format!("{} is too short", tile.full().path()),
-                    )
-                })
-            }
-            Err(mut failure) if failure.class == ErrorClass::NotFound => {
-                // Only the absence of a record may look like "no record".
-                failure.class = ErrorClass::Corrupt;
-                Err(failure)
-            }
-            other => other,
-        }
-    }
-
-    async fn stored_tiles(&self, tiles: &[Tile]) -> HashMap<Tile, Bytes> {
-        let mut data = HashMap::with_capacity(tiles.len());
-        for &tile in tiles {
-            if let Ok(Some(body)) = self.stored_tile(tile).await {
-                data.insert(tile, body);
-            }
-        }
-        data
-    }
-
-    /// From the disk: the very tile, or cut from a wider one.
-    async fn stored_tile(&self, tile: Tile) -> Result<Option<Bytes>, Arc<Error>> {
-        let path = tile.path();
-        let failed = |error: stoa_store::Error| Arc::new(Error::store(&path, &error));
-        let store = &self.inner.store;
-        // Of record data nobody knows the length; it was whole when it was written.
-        let fits = |body: &Bytes, tile: Tile| tile.bytes().is_none_or(|bytes| bytes == body.len());
-        if let Some(body) = store.sumdb_read(self.name(), &path).await.map_err(failed)?
-            && fits(&body, tile)
-        {
-            return Ok(Some(body));
-        }
-        if tile.is_full() || tile.level == TileLevel::Data {
-            return Ok(None);
-        }
-        let full = tile.full();
-        let widths = store.sumdb_partial_widths(self.name(), &full.path()).await.map_err(failed)?;
-        let wider = widths.into_iter().filter(|&width| width > tile.width).max();
-        for wider in [Some(full.width), wider].into_iter().flatten() {
-            let wider = Tile { width: wider, ..tile };
-            let body = store.sumdb_read(self.name(), &wider.path()).await.map_err(failed)?;
-            if let Some(body) = body.filter(|body| fits(body, wider)) {
-                return Ok(cut(&body, tile));
-            }
-        }
-        Ok(None)
-    }
-
     async fn refresh_latest(&self, chain: &Chain, via: &str) -> Result<(), Arc<Error>> {
         let work = {
             let (database, chain, via) = (self.clone(), chain.clone(), via.to_owned());
@@ -717,19 +620,6 @@ impl Database {
         })
     }
 
-    /// Writes the partial tiles of `signed`'s own tree, cut from those of the newer tree.
-    async fn keep_edge(&self, signed: &SignedTreeHead, newer: &SignedTreeHead, proven: &Proven) {
-        for tile in right_edge(signed.head.size) {
-            let Some(widest) = tile.widest_in(newer.head.size) else { continue };
-            if widest == tile {
-                continue;
-            }
-            if let Some(body) = proven.tile(&widest).and_then(|body| cut(body, tile)) {
-                self.keep(&tile.path(), body).await;
-            }
-        }
-    }
-
     /// What cannot be kept is still good to use: a full disk must not make the database unreachable.
     async fn keep(&self, file: &str, body: Bytes) {
         if let Err(error) = self.inner.store.sumdb_write(self.name(), file, body).await {
@@ -748,119 +638,10 @@ impl Database {
         let bounds = Bounds { header, max_bytes: MAX_BYTES };
         self.inner.client.get(&road.source, &path, &bounds, via).await
     }
-
-    /// Whether the proxy says that it passes this database on.
-    async fn is_supported(
-        &self,
-        source: &Source,
-        bound: Duration,
-        via: &str,
-    ) -> Result<bool, Failure> {
-        let key = source.to_string();
-        let remembered = {
-            let supported = self.inner.supported.lock().unwrap_or_else(PoisonError::into_inner);
-            supported.get(&key).copied()
-        };
-        if let Some((is, until)) = remembered
-            && until > Instant::now()
-        {
-            return Ok(is);
-        }
-        let path = format!("sumdb/{}/supported", self.name());
-        let bounds = Bounds { header: bound, max_bytes: MAX_BYTES };
-        let is = match self.inner.client.get(source, &path, &bounds, via).await {
-            Ok(_) => true,
-            Err(failure) if failure.class == ErrorClass::NotFound => false,
-            Err(failure) => return Err(failure),
-        };
-        let until = Instant::now() + if is { SUPPORTED_TTL } else { UNSUPPORTED_TTL };
-        let mut supported = self.inner.supported.lock().unwrap_or_else(PoisonError::into_inner);
-        supported.insert(key, (is, until));
-        Ok(is)
-    }
 }
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Database").field("name", &self.name()).finish_non_exhaustive()
     }
-}
-
-impl Road {
-    /// A directory is somebody's cache and never asks the database.
-    fn speaks_for_the_database(&self) -> bool {
-        matches!(self.source, Source::Http(_))
-    }
-
-    fn failure(&self, class: ErrorClass, detail: String) -> Failure {
-        Failure::new(class, Stage::Body, &self.source, detail)
-    }
-}
-
-/// The roads to a database, best first, found as they are needed.
-struct Roads<'a> {
-    database: &'a Database,
-    proxies: Vec<Entry>,
-    next: usize,
-    /// When the present road must have answered.
-    deadline: Instant,
-    via: &'a str,
-}
-
-impl<'a> Roads<'a> {
-    fn new(database: &'a Database, chain: &Chain, via: &'a str) -> Self {
-        let proxies = if database.inner.settings.bypass_proxies {
-            Vec::new()
-        } else {
-            let is_proxy =
-                |entry: &&Entry| matches!(entry.source, Source::Http(_) | Source::File(_));
-            chain.entries.iter().filter(is_proxy).cloned().collect()
-        };
-        Self { database, proxies, next: 0, deadline: Instant::now(), via }
-    }
-
-    async fn next(&mut self, failures: &mut Vec<Failure>) -> Option<Road> {
-        let settings = &self.database.inner.settings;
-        while let Some(Entry { source, separator }) = self.proxies.get(self.next).cloned() {
-            self.next += 1;
-            // A database fetches a module it does not know yet, which takes its time. The whole of it is granted where
-            // the chain says `,`; over `|` there is something better to do than wait.
-            let patience = match separator {
-                Separator::Comma => settings.timeout,
-                Separator::Pipe => settings.timeout.min(settings.alternative_timeout),
-            };
-            self.deadline = Instant::now() + patience;
-            match self.database.is_supported(&source, self.bound(), self.via).await {
-                Ok(true) => {
-                    let prefix = format!("sumdb/{}/", self.database.name());
-                    return Some(Road { source, prefix });
-                }
-                Ok(false) => {}
-                Err(failure) => failures.push(failure),
-            }
-        }
-        if self.next > self.proxies.len() {
-            return None;
-        }
-        self.next += 1;
-        // After others have failed a client has waited long enough to be told so.
-        let patience = if failures.is_empty() {
-            settings.timeout
-        } else {
-            settings.timeout.min(settings.alternative_timeout)
-        };
-        self.deadline = Instant::now() + patience;
-        Some(Road { source: self.database.inner.direct.clone(), prefix: String::new() })
-    }
-
-    /// What the present road may still take.
-    fn bound(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
-    }
-}
-
-/// The first `tile.width` hashes of a wider tile; record data as it is.
-fn cut(wider: &Bytes, tile: Tile) -> Option<Bytes> {
-    let Some(bytes) = tile.bytes() else { return Some(wider.clone()) };
-    (wider.len() >= bytes).then(|| wider.slice(..bytes))
 }

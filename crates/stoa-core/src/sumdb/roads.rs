@@ -1,0 +1,122 @@
+//! The roads to a database: which sources it can be read from, in which order, and how long each may take.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use stoa_module::{ErrorClass, Separator};
+use stoa_upstream::{Bounds, Chain, Entry, Failure, Source, Stage};
+
+use crate::sumdb::{Database, MAX_BYTES, SUPPORTED_TTL, UNSUPPORTED_TTL};
+
+/// One way to read the database.
+#[derive(Clone)]
+pub(super) struct Road {
+    pub(super) source: Source,
+    /// What comes before the path: `sumdb/NAME/` through a proxy, nothing directly.
+    pub(super) prefix: String,
+}
+
+impl Road {
+    /// A directory is somebody's cache and never asks the database.
+    pub(super) fn speaks_for_the_database(&self) -> bool {
+        matches!(self.source, Source::Http(_))
+    }
+
+    pub(super) fn failure(&self, class: ErrorClass, detail: String) -> Failure {
+        Failure::new(class, Stage::Body, &self.source, detail)
+    }
+}
+
+/// The roads to a database, best first, found as they are needed.
+pub(super) struct Roads<'a> {
+    database: &'a Database,
+    proxies: Vec<Entry>,
+    next: usize,
+    /// When the present road must have answered.
+    deadline: Instant,
+    pub(super) via: &'a str,
+}
+
+impl<'a> Roads<'a> {
+    pub(super) fn new(database: &'a Database, chain: &Chain, via: &'a str) -> Self {
+        let proxies = if database.inner.settings.bypass_proxies {
+            Vec::new()
+        } else {
+            let is_proxy =
+                |entry: &&Entry| matches!(entry.source, Source::Http(_) | Source::File(_));
+            chain.entries.iter().filter(is_proxy).cloned().collect()
+        };
+        Self { database, proxies, next: 0, deadline: Instant::now(), via }
+    }
+
+    pub(super) async fn next(&mut self, failures: &mut Vec<Failure>) -> Option<Road> {
+        let settings = &self.database.inner.settings;
+        while let Some(Entry { source, separator }) = self.proxies.get(self.next).cloned() {
+            self.next += 1;
+            // A database fetches a module it does not know yet, which takes its time. The whole of it is granted where
+            // the chain says `,`; over `|` there is something better to do than wait.
+            let patience = match separator {
+                Separator::Comma => settings.timeout,
+                Separator::Pipe => settings.timeout.min(settings.alternative_timeout),
+            };
+            self.deadline = Instant::now() + patience;
+            match self.database.is_supported(&source, self.bound(), self.via).await {
+                Ok(true) => {
+                    let prefix = format!("sumdb/{}/", self.database.name());
+                    return Some(Road { source, prefix });
+                }
+                Ok(false) => {}
+                Err(failure) => failures.push(failure),
+            }
+        }
+        if self.next > self.proxies.len() {
+            return None;
+        }
+        self.next += 1;
+        // After others have failed a client has waited long enough to be told so.
+        let patience = if failures.is_empty() {
+            settings.timeout
+        } else {
+            settings.timeout.min(settings.alternative_timeout)
+        };
+        self.deadline = Instant::now() + patience;
+        Some(Road { source: self.database.inner.direct.clone(), prefix: String::new() })
+    }
+
+    /// What the present road may still take.
+    pub(super) fn bound(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+}
+
+impl Database {
+    /// Whether the proxy says that it passes this database on.
+    async fn is_supported(
+        &self,
+        source: &Source,
+        bound: Duration,
+        via: &str,
+    ) -> Result<bool, Failure> {
+        let key = source.to_string();
+        let remembered = {
+            let supported = self.inner.supported.lock().unwrap_or_else(PoisonError::into_inner);
+            supported.get(&key).copied()
+        };
+        if let Some((is, until)) = remembered
+            && until > Instant::now()
+        {
+            return Ok(is);
+        }
+        let path = format!("sumdb/{}/supported", self.name());
+        let bounds = Bounds { header: bound, max_bytes: MAX_BYTES };
+        let is = match self.inner.client.get(source, &path, &bounds, via).await {
+            Ok(_) => true,
+            Err(failure) if failure.class == ErrorClass::NotFound => false,
+            Err(failure) => return Err(failure),
+        };
+        let until = Instant::now() + if is { SUPPORTED_TTL } else { UNSUPPORTED_TTL };
+        let mut supported = self.inner.supported.lock().unwrap_or_else(PoisonError::into_inner);
+        supported.insert(key, (is, until));
+        Ok(is)
+    }
+}

@@ -1,0 +1,161 @@
+//! Tiles: from the disk, also cut from wider ones; from a road, each once however many proofs wait for it; and back to
+//! the disk when they are proven.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use stoa_module::ErrorClass;
+use stoa_sumdb::{Proven, SignedTreeHead, Tile, TileLevel, right_edge};
+use stoa_upstream::Failure;
+
+use crate::error::Error;
+use crate::mirror::stoas_of;
+use crate::sumdb::roads::{Road, Roads};
+use crate::sumdb::{Database, TILES_AT_ONCE};
+
+impl Database {
+    pub(super) async fn keep_tiles(&self, proven: &Proven, fetched: Vec<Tile>) {
+        futures_util::stream::iter(fetched)
+            .for_each_concurrent(TILES_AT_ONCE, |tile| {
+                let body = proven.tile(&tile).cloned();
+                async move {
+                    if let Some(body) = body {
+                        self.keep(&tile.path(), body).await;
+                    }
+                }
+            })
+            .await;
+    }
+
+    pub(super) async fn fetch_tiles(
+        &self,
+        road: &Road,
+        roads: &Roads<'_>,
+        tiles: &[Tile],
+    ) -> Result<HashMap<Tile, Bytes>, Failure> {
+        futures_util::stream::iter(tiles.iter().copied())
+            .map(|tile| async move {
+                let body = self.fetch_tile(road, roads, tile).await?;
+                Ok((tile, body))
+            })
+            .buffer_unordered(TILES_AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    /// Many proofs at once need the same tiles at the tree's edge: each is read once.
+    async fn fetch_tile(
+        &self,
+        road: &Road,
+        roads: &Roads<'_>,
+        tile: Tile,
+    ) -> Result<Bytes, Failure> {
+        let key = ((road.source.to_string(), tile), stoas_of(roads.via));
+        let work = {
+            let (database, road, bound, via) =
+                (self.clone(), road.clone(), roads.bound(), roads.via.to_owned());
+            move || async move { database.read_tile(&road, bound, &via, tile).await }
+        };
+        let landed = self.inner.reads.join(key, work).await;
+        landed.unwrap_or_else(|_| {
+            let detail = format!("{} could not be read", tile.path());
+            Err(road.failure(ErrorClass::Unavailable, detail))
+        })
+    }
+
+    async fn read_tile(
+        &self,
+        road: &Road,
+        bound: Duration,
+        via: &str,
+        tile: Tile,
+    ) -> Result<Bytes, Failure> {
+        match self.get(road, &tile.path(), bound, via).await {
+            // A database may drop a partial tile once the full one exists.
+            Err(failure)
+                if failure.class == ErrorClass::NotFound
+                    && !tile.is_full()
+                    && tile.level != TileLevel::Data =>
+            {
+                let full = self.get(road, &tile.full().path(), bound, via).await?;
+                cut(&full, tile).ok_or_else(|| {
+                    road.failure(
+                        ErrorClass::Corrupt,
+                        format!("{} is too short", tile.full().path()),
+                    )
+                })
+            }
+            Err(mut failure) if failure.class == ErrorClass::NotFound => {
+                // Only the absence of a record may look like "no record".
+                failure.class = ErrorClass::Corrupt;
+                Err(failure)
+            }
+            other => other,
+        }
+    }
+
+    pub(super) async fn stored_tiles(&self, tiles: &[Tile]) -> HashMap<Tile, Bytes> {
+        let mut data = HashMap::with_capacity(tiles.len());
+        for &tile in tiles {
+            if let Ok(Some(body)) = self.stored_tile(tile).await {
+                data.insert(tile, body);
+            }
+        }
+        data
+    }
+
+    /// From the disk: the very tile, or cut from a wider one.
+    pub(super) async fn stored_tile(&self, tile: Tile) -> Result<Option<Bytes>, Arc<Error>> {
+        let path = tile.path();
+        let failed = |error: stoa_store::Error| Arc::new(Error::store(&path, &error));
+        let store = &self.inner.store;
+        // Of record data nobody knows the length; it was whole when it was written.
+        let fits = |body: &Bytes, tile: Tile| tile.bytes().is_none_or(|bytes| bytes == body.len());
+        if let Some(body) = store.sumdb_read(self.name(), &path).await.map_err(failed)?
+            && fits(&body, tile)
+        {
+            return Ok(Some(body));
+        }
+        if tile.is_full() || tile.level == TileLevel::Data {
+            return Ok(None);
+        }
+        let full = tile.full();
+        let widths = store.sumdb_partial_widths(self.name(), &full.path()).await.map_err(failed)?;
+        let wider = widths.into_iter().filter(|&width| width > tile.width).max();
+        for wider in [Some(full.width), wider].into_iter().flatten() {
+            let wider = Tile { width: wider, ..tile };
+            let body = store.sumdb_read(self.name(), &wider.path()).await.map_err(failed)?;
+            if let Some(body) = body.filter(|body| fits(body, wider)) {
+                return Ok(cut(&body, tile));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes the partial tiles of `signed`'s own tree, cut from those of the newer tree.
+    pub(super) async fn keep_edge(
+        &self,
+        signed: &SignedTreeHead,
+        newer: &SignedTreeHead,
+        proven: &Proven,
+    ) {
+        for tile in right_edge(signed.head.size) {
+            let Some(widest) = tile.widest_in(newer.head.size) else { continue };
+            if widest == tile {
+                continue;
+            }
+            if let Some(body) = proven.tile(&widest).and_then(|body| cut(body, tile)) {
+                self.keep(&tile.path(), body).await;
+            }
+        }
+    }
+}
+
+/// The first `tile.width` hashes of a wider tile; record data as it is.
+pub(super) fn cut(wider: &Bytes, tile: Tile) -> Option<Bytes> {
+    let Some(bytes) = tile.bytes() else { return Some(wider.clone()) };
+    (wider.len() >= bytes).then(|| wider.slice(..bytes))
+}
