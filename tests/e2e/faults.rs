@@ -537,13 +537,14 @@ async fn a_zip_without_its_small_files_gets_them_at_the_next_chance() {
     world.upstream.wait_for_request(format!("/{BASE}.info")).await;
     world.upstream.clear_faults();
     world.upstream.forget_requests();
-    // A moment may pass until the first try has ended; each hit is another chance.
+    // A hit is another chance, a few seconds after the last.
     let fetched = async {
         while world.upstream.count("*.mod") == 0 || world.upstream.count("*.info") == 0 {
             stoa.get(&zip).await.ok();
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(BOUNDED, fetched).await.expect("they are fetched");
+    tokio::time::timeout(BOUNDED * 2, fetched).await.expect("they are fetched");
 }
 
 #[tokio::test]

@@ -371,7 +371,10 @@ impl Mirror {
         }
         if let Ok(Some(sidecar)) = self.inner.store.sidecar(module).await
             && [Artifact::Info, Artifact::Mod].iter().any(|&one| sidecar.of(one).is_none())
+            && !self.inner.companions_tried.contains_key(module)
         {
+            // A hot zip whose upstream is down must not become a stream of requests to it.
+            self.inner.companions_tried.insert(module.clone(), ());
             self.fetch_companions(module);
         }
     }

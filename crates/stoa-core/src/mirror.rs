@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use moka::sync::Cache;
 use stoa_module::{
     Artifact, ErrorClass, Info, ModulePath, ModuleVersion, Query, Request, Sha256, Version,
 };
@@ -21,6 +22,10 @@ use crate::mutable::Kept;
 use crate::permits::Permits;
 use crate::policy::{Policy, is_toolchain};
 use crate::sumdb::Database;
+
+/// How soon the small files of a stored zip are asked for again, and of how many zips that is remembered.
+const COMPANIONS_AGAIN: Duration = Duration::from_secs(10);
+const COMPANIONS_REMEMBERED: u64 = 4096;
 
 /// Limits and lifetimes. All sizes in bytes.
 #[derive(Clone, Debug)]
@@ -139,6 +144,8 @@ pub(crate) struct Inner {
     pub verifications: Arc<Flights<(ModuleVersion, Artifact), Landed<bool>>>,
     pub answers: Arc<Flights<Routed<AnswerKey>, Landed<Arc<Kept>>>>,
     pub verdicts: Verdicts,
+    /// Zips whose missing small files were asked for a moment ago.
+    pub companions_tried: Cache<ModuleVersion, ()>,
     pub permits: Permits,
     pub inspectors: Inspectors,
 }
@@ -155,6 +162,10 @@ impl Mirror {
     ) -> std::io::Result<Self> {
         let inner = Inner {
             verdicts: Verdicts::new(settings.negative_bytes),
+            companions_tried: Cache::builder()
+                .max_capacity(COMPANIONS_REMEMBERED)
+                .time_to_live(COMPANIONS_AGAIN)
+                .build(),
             permits: Permits::new(settings.max_concurrent),
             inspectors: Inspectors::new(settings.verify_concurrency)?,
             artifacts: Flights::new(MOST_FLIGHTS),
