@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use stoa_testkit::{FakeSumdb, FakeUpstream, Fault, Misbehaviour, Modules};
+use stoa_testkit::{FakeSumdb, FakeUpstream, Fault, Gate, Misbehaviour, Modules};
 
 use crate::fixtures::{Reply, World, brief, client, modules};
 use crate::stoa::Setup;
@@ -480,6 +480,44 @@ async fn one_dead_source_takes_only_its_own_places() {
     stoa.get(&format!("{BASE}.zip")).await.ok();
     stoa.get("ex.com/lib/@v/list").await.ok();
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_source_is_asked_for_so_many_files_at_once_and_no_more() {
+    let world = World::new();
+    let gate = Gate::new();
+    world.upstream.fault("*.info", Fault::gate(&gate));
+    let setup = world.setup().env("STOA_UPSTREAM_MAX_CONCURRENT", "2");
+    let stoa = setup.env("STOA_UPSTREAM_FILE_TIMEOUT", "20s").start();
+    let mut waiting = tokio::task::JoinSet::new();
+    let versions = ["v1.0.0", "v1.1.0", "v1.2.0-rc.1", "v1.1.1-0.20240102030405-0123456789ab"];
+    for version in versions {
+        waiting.spawn(client().get(format!("{}/ex.com/lib/@v/{version}.info", stoa.url)).send());
+    }
+    gate.wait_for_held(2).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(world.upstream.count("*.info"), 2);
+    gate.open();
+    while let Some(reply) = waiting.join_next().await {
+        assert_eq!(reply.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!(world.upstream.count("*.info"), versions.len());
+}
+
+#[tokio::test]
+async fn what_nobody_vouched_for_gives_way_once_it_is_lost() {
+    let world = World::new();
+    let zip = format!("{BASE}.zip");
+    let forged = stoa_testkit::zip_of([("ex.com/lib@v1.0.0/lib.go", "package evil\n")]);
+    world.upstream.fault(format!("/{zip}"), Fault::replace(forged));
+    let open = world.setup().env("STOA_GONOSUMDB", "ex.com/lib");
+    let stoa = open.start();
+    stoa.get(&zip).await.ok();
+    stoa.stop();
+    world.upstream.clear_faults();
+    fs_err::write(open.data_dir().join("cache/download").join(&zip), "torn").unwrap();
+    let covered = open.env("STOA_GONOSUMDB", "none").start();
+    assert!(covered.get(&zip).await.ok() == modules().zip("ex.com/lib@v1.0.0"));
 }
 
 #[tokio::test]

@@ -166,6 +166,43 @@ async fn less_than_a_request_does_not_hold_a_connection() {
 }
 
 #[tokio::test]
+async fn a_slow_reader_that_reads_is_not_cut_off() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    // 6 MB that do not compress.
+    let mut state = 1_u64;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as u8
+    })
+    .take(6 << 20)
+    .collect();
+    let large = stoa_testkit::Modules::default().with(
+        "ex.com/large@v1.0.0",
+        [("go.mod", b"module ex.com/large\n".to_vec()), ("noise", noise)],
+    );
+    let upstream = stoa_testkit::FakeUpstream::start(large);
+    let setup = Setup::new().goproxy(upstream.url()).env("STOA_SERVER_WRITE_TIMEOUT", "2s");
+    let stoa = setup.start();
+    let path = "ex.com/large/@v/v1.0.0.zip";
+    let length = stoa.head(path).await.header("content-length").parse::<usize>().unwrap();
+    let mut stream = tokio::net::TcpStream::connect(stoa.address()).await.unwrap();
+    let request = format!("GET /{path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    // Some 300 KB a second for twice the timeout, then the rest.
+    let mut buffer = vec![0; 30 << 10];
+    let mut read = 0;
+    for _ in 0..40 {
+        stream.read_exact(&mut buffer).await.expect("it is not cut off");
+        read += buffer.len();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let mut rest = Vec::new();
+    read += stream.read_to_end(&mut rest).await.expect("it is not cut off");
+    assert!(read > length, "{read} of {length} and the head");
+}
+
+#[tokio::test]
 async fn the_index_follows_from_the_store() {
     let world = World::new();
     let setup = world.setup();

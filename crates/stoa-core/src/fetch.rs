@@ -159,18 +159,27 @@ impl Mirror {
         let store_failed = |error: stoa_store::Error| Stop::All(Error::store(&asked, &error));
         let path = module.escaped_file(artifact);
         let client = &self.inner.client;
+        let place = self.inner.permits.place(source, header).await?;
         let mut temporary = self.inner.store.temporary().await.map_err(store_failed)?;
-        let downloaded = client
-            .download(source, &path, &bounds, via, temporary.file())
-            .await
-            .map_err(|failure| match failure.class {
-                // Our own disk, not the source.
-                ErrorClass::Full | ErrorClass::Internal => Stop::All(
-                    Error::new(failure.class, format!("{asked}: cannot be stored"))
-                        .because(vec![failure]),
-                ),
-                _ => Stop::Source(failure),
-            })?;
+        let download = client.download(source, &path, &bounds, via, temporary.file());
+        // A large body takes what it takes while it moves; a small one has no excuse.
+        let downloaded = if artifact == Artifact::Zip {
+            download.await
+        } else if let Ok(downloaded) = tokio::time::timeout(header * 2, download).await {
+            downloaded
+        } else {
+            let detail = format!("its small body was not here after {:?}", header * 2);
+            Err(Failure::new(ErrorClass::Timeout, Stage::Body, source, detail))
+        };
+        let downloaded = downloaded.map_err(|failure| match failure.class {
+            // Our own disk, not the source.
+            ErrorClass::Full | ErrorClass::Internal => Stop::All(
+                Error::new(failure.class, format!("{asked}: cannot be stored"))
+                    .because(vec![failure]),
+            ),
+            _ => Stop::Source(failure),
+        })?;
+        drop(place);
         let h1 = match self.inspect(source, module, artifact, &mut temporary).await {
             Ok(h1) => h1,
             Err(Stop::Source(failure)) => {
@@ -289,7 +298,12 @@ impl Mirror {
         }
         match record {
             Record::Exempt(pattern) => Ok(State::Exempt { pattern: pattern.clone() }),
-            Record::Uncovered | Record::Pending(_) | Record::Wanted(_) => Ok(State::Uncovered),
+            Record::Uncovered => Ok(State::Uncovered),
+            // A source that brings modules without having had the record looked up would be a mistake of ours; what it
+            // brought is not handed out for it.
+            Record::Pending(_) | Record::Wanted(_) => {
+                Err(Stop::All(Error::lost(&asked_artifact(module, artifact))))
+            }
             Record::Known(hashes) => {
                 let name = self.inner.database.as_ref().map_or("", |database| database.name());
                 contradiction(name, artifact, h1, hashes).map_or_else(
@@ -322,7 +336,7 @@ impl Mirror {
         let sidecar = self.inner.store.sidecar(module).await.map_err(failed)?;
         let record = match sidecar.as_ref().and_then(|sidecar| sidecar.of(artifact)) {
             None => return Ok(false),
-            Some(record) if self.may_hand_out(module, record) => return Ok(true),
+            Some(record) if self.may_hand_out(module, artifact, record) => return Ok(true),
             Some(record) => record,
         };
         let Some(database) = &self.inner.database else {
@@ -340,10 +354,20 @@ impl Mirror {
             let note = QuarantineNote {
                 module: module.to_string(),
                 artifact,
-                reason,
+                reason: reason.clone(),
                 source: record.source.clone(),
             };
-            store.reject(module, artifact, note).await.map(|()| false)
+            if let Err(error) = store.reject(module, artifact, note).await {
+                warn!(%error, "what was rejected cannot be kept in quarantine");
+            }
+            if self.inner.settings.offline {
+                // Nobody can bring what is right; a 404 would send the client elsewhere.
+                let text = format!(
+                    "{asked}: refused, what was stored is not what was vouched for: {reason}"
+                );
+                return Err(Arc::new(Error::new(ErrorClass::Mismatch, text)));
+            }
+            return Ok(false);
         } else {
             let state = State::Verified { database: database.name().to_owned() };
             store.restate(module, artifact, state).await.map(|_| true)

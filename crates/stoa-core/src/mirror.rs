@@ -273,8 +273,8 @@ impl Mirror {
         let asked = || asked_artifact(module, artifact);
         let found = self.inner.store.open_artifact(module, artifact).await;
         let found = found.map_err(|error| Arc::new(Error::store(&asked(), &error)))?;
-        let Some(stored) = found else { return Ok(None) };
-        if !self.may_hand_out(module, &stored.record) {
+        let Some(mut stored) = found else { return Ok(None) };
+        if !self.may_hand_out(module, artifact, &stored.record) {
             let work = {
                 let (mirror, module, via) = (self.clone(), module.clone(), via.to_owned());
                 move || async move { mirror.verify_stored(&module, artifact, &via).await }
@@ -282,6 +282,13 @@ impl Mirror {
             let verified = self.inner.verifications.join((module.clone(), artifact), work).await;
             if !verified.map_err(|grounded| Error::grounded(&asked(), grounded))?? {
                 return Ok(None);
+            }
+            // What was verified is what is in the store now, which need not be what was opened before.
+            let found = self.inner.store.open_artifact(module, artifact).await;
+            let found = found.map_err(|error| Arc::new(Error::store(&asked(), &error)))?;
+            match found {
+                Some(found) if self.may_hand_out(module, artifact, &found.record) => stored = found,
+                _ => return Ok(None),
             }
         }
         let (kind, is_small) = match artifact {
@@ -308,13 +315,18 @@ impl Mirror {
 
     /// Whether the state in the sidecar is enough under today's settings: what was exempt when it was fetched may be
     /// covered by the checksum database now.
-    pub(crate) fn may_hand_out(&self, module: &ModuleVersion, record: &ArtifactRecord) -> bool {
+    pub(crate) fn may_hand_out(
+        &self,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        record: &ArtifactRecord,
+    ) -> bool {
         match &record.state {
             State::Verified { database } => {
                 self.inner.database.as_ref().is_none_or(|ours| ours.name() == database)
                     || self.exemption(module.path()).is_some()
             }
-            State::Uncovered => true,
+            State::Uncovered => artifact == Artifact::Info,
             State::Exempt { .. } => self.exemption(module.path()).is_some(),
             State::Unverified => false,
         }

@@ -168,7 +168,9 @@ impl Mirror {
     /// the build. So when no source answers, and a shorter path is a module that is stored, a longer one is taken to be
     /// a directory of it.
     async fn softened(&self, path: &ModulePath, error: Arc<Error>) -> Arc<Error> {
-        if !error.is_outage() {
+        // That we ourselves were too busy to ask anybody says nothing.
+        let was_asked = error.failures.iter().any(|failure| failure.stage != Stage::Local);
+        if !error.is_outage() || !was_asked {
             return error;
         }
         let mut shorter = path.as_str();
@@ -182,7 +184,11 @@ impl Mirror {
                         "{path}: not found in the store, which has {module}; no source answered"
                     ),
                 );
-                return Arc::new(softened.because(error.failures.clone()));
+                return Arc::new(
+                    softened
+                        .because(error.failures.clone())
+                        .hint("if it is a module of its own, ask again when a source answers"),
+                );
             }
         }
         error

@@ -206,7 +206,9 @@ fn decide(
     let Some(had) = had else { return Ok(Decision::Place(offered)) };
     let same_bytes = had.sha256 == offered.sha256;
     let same_content = same_bytes || (had.h1.is_some() && had.h1 == offered.h1);
-    if !same_content && artifact != Artifact::Info {
+    // What nobody vouched for gives way, once its file is lost, to what a checksum database vouches for.
+    let vouched_for = offered.state.is_verified() && !had.state.is_verified();
+    if !same_content && artifact != Artifact::Info && !vouched_for {
         return Err(Error::Conflict { had: Box::new(had.clone()) });
     }
     let intact = is_intact(&place.artifact(artifact), had)?;

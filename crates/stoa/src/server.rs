@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::ServiceExt as _;
@@ -25,6 +26,8 @@ use tracing::{debug, warn};
 
 use self::impatient::{Impatient, Stream};
 
+/// Asked for; Linux takes twice as much, for its own book-keeping. In bytes.
+const SEND_BUFFER: usize = 256 << 10;
 /// How long the loop rests when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Read buffer of one connection, in bytes, and what of an answer may wait in memory before another piece is read.
@@ -62,6 +65,9 @@ impl Listener {
                 let (stream, _) = listener.accept().await?;
                 // Small answers must not wait for more to send.
                 stream.set_nodelay(true)?;
+                // The kernel says that there is room only when a third of its buffer is free. A buffer that grows to
+                // megabytes would hide a slow reader's progress from the write timeout: with this size 3 KB/s is seen.
+                set_socket_send_buffer_size(&stream, SEND_BUFFER)?;
                 Ok(Connection::Tcp(stream))
             }
             Self::Unix(listener) => Ok(Connection::Unix(listener.accept().await?.0)),

@@ -55,15 +55,21 @@ impl Database {
     ) -> Result<Bytes, Failure> {
         let key = ((road.source.to_string(), tile), stoas_of(roads.via));
         let work = {
-            let (database, road, bound, via) =
-                (self.clone(), road.clone(), roads.bound(), roads.via.to_owned());
+            let (database, road, via) = (self.clone(), road.clone(), roads.via.to_owned());
+            // A bound of its own: whoever began it may have little time left, and the others more.
+            let bound = self.inner.settings.timeout / 2;
             move || async move { database.read_tile(&road, bound, &via, tile).await }
         };
-        let landed = self.inner.reads.join(key, work).await;
-        landed.unwrap_or_else(|_| {
-            let detail = format!("{} could not be read", tile.path());
-            Err(road.failure(ErrorClass::Unavailable, detail))
-        })
+        let landing = self.inner.reads.join(key, work);
+        match tokio::time::timeout(roads.bound(), landing).await {
+            Ok(Ok(landed)) => landed,
+            Ok(Err(_)) => {
+                Err(road
+                    .failure(ErrorClass::Unavailable, format!("{} could not be read", tile.path())))
+            }
+            Err(_) => Err(road
+                .failure(ErrorClass::Timeout, format!("timeout while {} was read", tile.path()))),
+        }
     }
 
     async fn read_tile(
