@@ -213,7 +213,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "upstream.max-concurrent",
         "64",
         Kind::Count { least: 1, most: 10_000, set: |c, v| c.upstream.max_concurrent = v as usize },
-        "Fetches at once; more wait",
+        "Fetches at once from one source; more wait",
     ),
     Setting::new(
         "upstream.ca-files",
