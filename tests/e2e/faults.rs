@@ -3,22 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use stoa_testkit::{FakeSumdb, FakeUpstream, Fault, Gate, Misbehaviour, Modules};
+use stoa_testkit::{FakeSumdb, FakeUpstream, Fault, Gate, Misbehaviour};
 
-use crate::fixtures::{Reply, World, brief, client, modules};
-use crate::stoa::Setup;
-
-const BASE: &str = "ex.com/lib/@v/v1.0.0";
-
-/// Far more than every bound of [`brief`] together, far less than for ever.
-const BOUNDED: Duration = Duration::from_secs(15);
-
-async fn bounded(answer: impl Future<Output = Reply>) -> Reply {
-    let started = Instant::now();
-    let reply = answer.await;
-    assert!(started.elapsed() < BOUNDED, "it took {:?}", started.elapsed());
-    reply
-}
+use crate::fixtures::{BASE, BOUNDED, World, bounded, client, modules};
 
 /// Asks once under the fault, then offline for what was kept of it, then again without the fault.
 async fn check(file: &str, fault: Fault, status: u16, words: &str) {
@@ -127,170 +114,6 @@ async fn a_flipped_byte_is_refused_with_both_hashes() {
     assert!(kept.iter().any(holds), "{kept:?}");
 }
 
-#[tokio::test]
-async fn a_source_that_lies_is_passed_over_on_a_pipe_and_not_on_a_comma() {
-    let world = World::new();
-    let liar = FakeUpstream::start(modules()).with_sumdb(&world.sumdb);
-    liar.fault("*.mod", Fault::flip_byte(25));
-    let path = format!("{BASE}.mod");
-    let comma = world.setup().goproxy(format!("{},{}", liar.url(), world.upstream.url())).start();
-    comma.get(&path).await.refused(403, "checksum mismatch");
-    assert_eq!(world.upstream.count("*.mod"), 0);
-    let pipe = world.setup().goproxy(format!("{}|{}", liar.url(), world.upstream.url())).start();
-    pipe.get(&path).await.ok();
-}
-
-#[tokio::test]
-async fn commas_and_pipes_are_the_go_commands() {
-    let world = World::new();
-    let first = FakeUpstream::start(modules()).with_sumdb(&world.sumdb);
-    let path = format!("{BASE}.mod");
-    for (status, separator, passes) in [
-        (404, ",", true),
-        (410, ",", true),
-        (404, "|", true),
-        (403, ",", false),
-        (500, ",", false),
-        (403, "|", true),
-        (500, "|", true),
-    ] {
-        first.clear_faults();
-        first.fault("/ex.com/*", Fault::status(status).text("no"));
-        world.upstream.forget_requests();
-        let list = format!("{}{separator}{}", first.url(), world.upstream.url());
-        let stoa = world.setup().env("STOA_UPSTREAM_TRIES", "1").goproxy(list).start();
-        let reply = bounded(stoa.get(&path)).await;
-        assert_eq!(reply.status == 200, passes, "{status} and {separator:?}: {}", reply.text());
-        assert_eq!(world.upstream.count(format!("/{path}")), usize::from(passes));
-    }
-}
-
-#[tokio::test]
-async fn direct_is_said_to_be_missing() {
-    let world = World::new();
-    world.upstream.fault("*", Fault::status(404));
-    let list = format!("{},direct", world.upstream.url());
-    let stoa = world.setup().goproxy(list).start();
-    stoa.get(&format!("{BASE}.mod")).await.refused(404, "direct fetching is not available yet");
-}
-
-#[tokio::test]
-async fn a_private_name_is_sent_nowhere() {
-    for patterns in [
-        &[("STOA_GOPRIVATE", "ex.com/private")][..],
-        &[("STOA_GONOPROXY", "ex.com/private"), ("STOA_GONOSUMDB", "ex.com/private")],
-        &[("STOA_GOPRIVATE", "ex.com/private"), ("STOA_GONOPROXY", "none")],
-        &[("STOA_GOPRIVATE", "ex.com/private"), ("STOA_GONOSUMDB", "ex.com/other")],
-        &[("STOA_GOPRIVATE", "ex.com/private"), ("STOA_GONOSUMDB", "none")],
-    ] {
-        let world = World::new();
-        // A database that can be reached, so that a name sent to it is seen.
-        let database =
-            FakeUpstream::start(stoa_testkit::Modules::default()).with_sumdb(&world.sumdb);
-        let explicit =
-            format!("{} {}", world.sumdb.verifier_key(), database.sumdb_url(&world.sumdb));
-        for gosumdb in [world.sumdb.verifier_key(), explicit] {
-            let setup =
-                patterns.iter().fold(world.setup(), |setup, (key, value)| setup.env(key, value));
-            let stoa = setup.gosumdb(gosumdb).start();
-            for file in [
-                "@v/list",
-                "@latest",
-                "@v/main.info",
-                "@v/v1.0.0.info",
-                "@v/v1.0.0.mod",
-                "@v/v1.0.0.zip",
-            ] {
-                stoa.get(&format!("ex.com/private/{file}")).await.refused(404, "direct");
-            }
-            let lookup = format!("sumdb/{}/lookup/ex.com/private@v1.0.0", world.sumdb.name());
-            stoa.get(&lookup).await.refused(403, "GONOSUMDB");
-        }
-        for host in [&world.upstream, &database] {
-            let told = host.request_lines();
-            assert!(!told.iter().any(|line| line.contains("private")), "{patterns:?}: {told:?}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_public_module_without_a_proxy_is_not_looked_up_for_nothing() {
-    let world = World::new();
-    let database = FakeUpstream::start(stoa_testkit::Modules::default()).with_sumdb(&world.sumdb);
-    let gosumdb = format!("{} {}", world.sumdb.verifier_key(), database.sumdb_url(&world.sumdb));
-    let stoa = world.setup().gosumdb(gosumdb).env("STOA_GONOPROXY", "ex.com/lib").start();
-    stoa.get(&format!("{BASE}.mod")).await.refused(404, "direct");
-    assert_eq!(database.request_lines(), Vec::<String>::new());
-}
-
-#[tokio::test]
-async fn a_route_to_off_refuses_what_is_stored_too() {
-    let world = World::new();
-    let setup = world.setup();
-    let stoa = setup.start();
-    stoa.get(&format!("{BASE}.zip")).await.ok();
-    stoa.stop();
-    let toml = "[[route]]\npattern = \"ex.com/lib\"\ngoproxy = \"off\"\n";
-    fs_err::write(setup.scratch().join("stoa.toml"), toml).unwrap();
-    let stoa = setup.start();
-    for file in ["@v/list", "@latest", "@v/main.info", "@v/v1.0.0.zip", "@v/v1.1.0.mod"] {
-        stoa.get(&format!("ex.com/lib/{file}"))
-            .await
-            .refused(403, "refused by this server's route");
-    }
-    stoa.get("ex.com/old/@v/v2.0.0+incompatible.mod").await.ok();
-}
-
-#[tokio::test]
-async fn a_route_names_the_chain_of_some_modules() {
-    let world = World::new();
-    let corp = FakeUpstream::start(modules());
-    let setup = world.setup().env("STOA_GOPRIVATE", "ex.com/private");
-    let toml = format!("[[route]]\npattern = \"ex.com/private\"\ngoproxy = \"{}\"\n", corp.url());
-    fs_err::write(setup.scratch().join("stoa.toml"), toml).unwrap();
-    let stoa = setup.start();
-    let zip = stoa.get("ex.com/private/@v/v1.0.0.zip").await;
-    assert_eq!(zip.header("cache-control"), "private, max-age=31536000, immutable");
-    zip.ok();
-    stoa.get("ex.com/private/@v/list").await.ok();
-    stoa.get(&format!("{BASE}.mod")).await.ok();
-    assert_eq!(corp.count("/ex.com/lib/*"), 0);
-    let told = world.upstream.request_lines();
-    assert!(!told.iter().any(|line| line.contains("private")), "{told:?}");
-    // A redirect must not carry the name to another host either.
-    corp.fault(
-        "/ex.com/private/@latest",
-        Fault::redirect(format!("{}/ex.com/private/@latest", world.upstream.url())),
-    );
-    let refused = stoa.get("ex.com/private/@v/other.info").await;
-    assert_ne!(refused.status, 200);
-    stoa.get("ex.com/private/@latest").await;
-    let told = world.upstream.request_lines();
-    assert!(!told.iter().any(|line| line.contains("private")), "{told:?}");
-}
-
-#[tokio::test]
-async fn a_chain_that_leads_back_is_noticed() {
-    // A free port, so that the server can be told of itself.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let itself = format!("http://127.0.0.1:{port}");
-    let stoa = brief(Setup::new())
-        .env("STOA_LISTEN", format!("127.0.0.1:{port}"))
-        .goproxy(&itself)
-        .start();
-    let reply = bounded(stoa.get(&format!("{BASE}.mod"))).await;
-    reply.refused(403, "loop");
-    // Through another stoa.
-    let far = brief(Setup::new()).goproxy(&itself).start();
-    drop(stoa);
-    let near = brief(Setup::new())
-        .env("STOA_LISTEN", format!("127.0.0.1:{port}"))
-        .goproxy(&far.url)
-        .start();
-    let reply = bounded(near.get(&format!("{BASE}.mod"))).await;
-    reply.refused(403, "loop");
-}
-
 /// A server over an upstream whose database misbehaves.
 async fn under(sumdb: &FakeSumdb, misbehave: impl FnOnce(&FakeUpstream), status: u16, words: &str) {
     let world = World::new();
@@ -394,60 +217,6 @@ async fn an_older_head_is_no_fork_and_no_rollback() {
 }
 
 #[tokio::test]
-async fn what_was_exempt_is_verified_before_it_is_handed_out_again() {
-    let world = World::new();
-    let open = world.setup().env("STOA_GONOSUMDB", "ex.com/lib");
-    let stoa = open.start();
-    let zip = format!("{BASE}.zip");
-    stoa.get(&zip).await.ok();
-    assert_eq!(world.upstream.count("*/lookup/*"), 0);
-    stoa.stop();
-    // The same store, now covered: one lookup, then a plain hit.
-    let covered = open.clone().env("STOA_GONOSUMDB", "none").start();
-    covered.get(&zip).await.ok();
-    covered.get(&zip).await.ok();
-    assert_eq!(world.upstream.count("*/lookup/ex.com/lib@v1.0.0"), 1);
-    covered.stop();
-    // Verified now: offline it needs no database.
-    open.clone().env("STOA_GONOSUMDB", "none").offline().start().get(&zip).await.ok();
-
-    // What the database contradicts is not handed out, however long it was stored; it makes room for what is right.
-    let world = World::new();
-    let forged = stoa_testkit::zip_of([("ex.com/lib@v1.0.0/lib.go", "package evil\n")]);
-    world.upstream.fault(format!("/{zip}"), Fault::replace(forged.clone()));
-    let open = world.setup().env("STOA_GONOSUMDB", "ex.com/lib");
-    let stoa = open.start();
-    assert!(stoa.get(&zip).await.ok() == forged);
-    stoa.stop();
-    let covered = open.clone().env("STOA_GONOSUMDB", "none");
-    let stoa = covered.start();
-    stoa.get(&zip).await.refused(403, "checksum mismatch");
-    let (_, log) = stoa.stop();
-    assert!(log.contains("it goes to quarantine"), "{log}");
-    world.upstream.clear_faults();
-    assert!(covered.start().get(&zip).await.ok() == modules().zip("ex.com/lib@v1.0.0"));
-}
-
-#[tokio::test]
-async fn another_databases_word_is_not_ours() {
-    let world = World::new();
-    let zip = format!("{BASE}.zip");
-    // A database of somebody else's that vouches for a forged module.
-    let forged = Modules::default().with(
-        "ex.com/lib@v1.0.0",
-        [("go.mod", "module ex.com/lib\n\ngo 1.21\n"), ("lib.go", "package evil\n")],
-    );
-    let theirs = FakeSumdb::new("sum.theirs.example", &forged);
-    let upstream = FakeUpstream::start(forged).with_sumdb(&theirs);
-    let setup = world.setup().goproxy(upstream.url()).gosumdb(theirs.verifier_key());
-    let stoa = setup.start();
-    stoa.get(&zip).await.ok();
-    stoa.stop();
-    let ours = setup.goproxy(world.upstream.url()).gosumdb(world.sumdb.verifier_key());
-    assert!(ours.start().get(&zip).await.ok() == modules().zip("ex.com/lib@v1.0.0"));
-}
-
-#[tokio::test]
 async fn a_lost_info_may_come_back_with_more_in_it() {
     let world = World::new();
     let setup = world.setup();
@@ -502,41 +271,6 @@ async fn a_source_is_asked_for_so_many_files_at_once_and_no_more() {
         assert_eq!(reply.unwrap().unwrap().status(), 200);
     }
     assert_eq!(world.upstream.count("*.info"), versions.len());
-}
-
-#[tokio::test]
-async fn what_nobody_vouched_for_gives_way_once_it_is_lost() {
-    let world = World::new();
-    let zip = format!("{BASE}.zip");
-    let forged = stoa_testkit::zip_of([("ex.com/lib@v1.0.0/lib.go", "package evil\n")]);
-    world.upstream.fault(format!("/{zip}"), Fault::replace(forged));
-    let open = world.setup().env("STOA_GONOSUMDB", "ex.com/lib");
-    let stoa = open.start();
-    stoa.get(&zip).await.ok();
-    stoa.stop();
-    world.upstream.clear_faults();
-    fs_err::write(open.data_dir().join("cache/download").join(&zip), "torn").unwrap();
-    let covered = open.env("STOA_GONOSUMDB", "none").start();
-    assert!(covered.get(&zip).await.ok() == modules().zip("ex.com/lib@v1.0.0"));
-}
-
-#[tokio::test]
-async fn two_stoas_that_name_each_other_do_not_wait_for_each_other() {
-    let world = World::new();
-    let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let (one, two) = (port(), port());
-    let serve = |own: u16, other: u16| {
-        let list = format!("http://127.0.0.1:{other}|{}", world.upstream.url());
-        let setup = world.setup().env("STOA_UPSTREAM_ALTERNATIVE_TIMEOUT", "10s").goproxy(list);
-        setup.env("STOA_LISTEN", format!("127.0.0.1:{own}")).start()
-    };
-    let (one, two) = (serve(one, two), serve(two, one));
-    for module in ["ex.com/lib/@v/v1.0.0.mod", "ex.com/lib/@v/v1.1.0.zip", "ex.com/old/@v/list"] {
-        let started = Instant::now();
-        let (a, b) = tokio::join!(one.get(module), two.get(module));
-        assert!(a.ok() == b.ok());
-        assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
-    }
 }
 
 #[tokio::test]
@@ -615,20 +349,4 @@ async fn a_query_that_reads_like_a_file_does_not_hide_it() {
     let stoa = world.setup().start();
     stoa.get("ex.com/lib/@v/v1.0.0%20.zip.info").await.refused(404, "not found");
     stoa.get(&format!("{BASE}.zip")).await.ok();
-}
-
-#[tokio::test]
-async fn a_toolchain_is_never_exempt() {
-    let toolchain = stoa_testkit::Modules::default().with(
-        "golang.org/toolchain@v0.0.1-go1.99.0.linux-amd64",
-        [("go.mod", "module golang.org/toolchain\n"), ("bin/go", "a go command")],
-    );
-    let sumdb = FakeSumdb::new("sum.test.example", &toolchain);
-    let upstream = FakeUpstream::start(toolchain).with_sumdb(&sumdb);
-    let zip = "golang.org/toolchain/@v/v0.0.1-go1.99.0.linux-amd64.zip";
-    let setup = brief(Setup::new()).goproxy(upstream.url());
-    setup.start().get(zip).await.refused(403, "GOSUMDB is off");
-    let setup = setup.gosumdb(sumdb.verifier_key()).env("STOA_GONOSUMDB", "golang.org/toolchain");
-    setup.start().get(zip).await.ok();
-    assert_eq!(upstream.count("*/lookup/golang.org/toolchain@*"), 1);
 }

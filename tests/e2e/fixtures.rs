@@ -1,6 +1,7 @@
 //! The modules that most tests speak of, and a client without settings of its own.
 
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, StatusCode};
 use stoa_testkit::{FakeSumdb, FakeUpstream, Modules};
@@ -190,4 +191,18 @@ pub async fn raw(stoa: &Stoa, request: &[u8]) -> String {
     let read = tokio::time::timeout(std::time::Duration::from_secs(10), read).await;
     let _ = read.expect("the connection is closed");
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// The version that most tests ask for.
+pub const BASE: &str = "ex.com/lib/@v/v1.0.0";
+
+/// Far more than every bound of [`brief`] together, far less than for ever.
+pub const BOUNDED: Duration = Duration::from_secs(15);
+
+/// Waits for an answer that must come in bounded time.
+pub async fn bounded(answer: impl Future<Output = Reply>) -> Reply {
+    let started = Instant::now();
+    let reply = answer.await;
+    assert!(started.elapsed() < BOUNDED, "it took {:?}", started.elapsed());
+    reply
 }

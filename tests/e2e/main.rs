@@ -10,6 +10,7 @@ mod faults;
 mod fixtures;
 mod go;
 mod offline;
+mod policy;
 mod process;
 mod routes;
 mod stoa;

@@ -1,6 +1,6 @@
 //! One cold artifact: walk the chain, check what arrives, compare it with the checksum database, commit.
 
-use std::io::{BufReader, Read as _};
+use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,9 +22,6 @@ use crate::sumdb::Database;
 
 /// How long a contradiction is remembered: an https client asks twice after every 4xx.
 const MISMATCH_TTL: Duration = Duration::from_mins(1);
-
-/// For the inspection of a zip, which reads it from one end to the other, in bytes.
-const READ_BUFFER: usize = 64 << 10;
 
 /// Why an attempt at one source ended.
 enum Stop {
@@ -104,11 +101,7 @@ impl Mirror {
         let mut record = self.wanted_record(module, artifact)?;
         let mut walk = chain.walk();
         while let Some(step) = walk.next() {
-            let header = if step.has_alternative {
-                settings.file_timeout.min(settings.alternative_timeout)
-            } else {
-                settings.file_timeout
-            };
+            let header = settings.bound(settings.file_timeout, step.has_alternative);
             if let Record::Wanted(database) = &record
                 && matches!(step.source, Source::Http(_) | Source::File(_))
             {
@@ -249,9 +242,7 @@ impl Mirror {
         if artifact == Artifact::Zip {
             let limits = ZipLimits::default();
             let wanted = module.clone();
-            let inspected = self.inner.inspectors.run(move || {
-                check_zip(BufReader::with_capacity(READ_BUFFER, reader), &wanted, &limits)
-            });
+            let inspected = self.inner.inspectors.run(move || check_zip(reader, &wanted, &limits));
             return match inspected.await {
                 Some(Ok(checked)) => Ok(Some(checked.h1)),
                 Some(Err(error)) => Err(corrupt(format!("not a module zip: {error}"))),
@@ -345,34 +336,30 @@ impl Mirror {
         let chain = self.inner.policy.careful_chain(module.path());
         let hashes = database.lookup(module, &chain, via).await?.hashes;
         let store = &self.inner.store;
-        let done = if let Some(reason) =
-            contradiction(database.name(), artifact, record.h1, &hashes)
-        {
-            error!(module.path = %module.path(), module.version = %module.version(), reason,
-                "SECURITY: what was stored while it was not verified is not what the checksum database vouches for; \
-                 it goes to quarantine");
-            let note = QuarantineNote {
-                module: module.to_string(),
-                artifact,
-                reason: reason.clone(),
-                source: record.source.clone(),
-            };
-            if let Err(error) = store.reject(module, artifact, note).await {
-                warn!(%error, "what was rejected cannot be kept in quarantine");
-            }
-            if self.inner.settings.offline {
-                // Nobody can bring what is right; a 404 would send the client elsewhere.
-                let text = format!(
-                    "{asked}: refused, what was stored is not what was vouched for: {reason}"
-                );
-                return Err(Arc::new(Error::new(ErrorClass::Mismatch, text)));
-            }
-            return Ok(false);
-        } else {
+        let Some(reason) = contradiction(database.name(), artifact, record.h1, &hashes) else {
             let state = State::Verified { database: database.name().to_owned() };
-            store.restate(module, artifact, state).await.map(|_| true)
+            store.restate(module, artifact, state).await.map_err(failed)?;
+            return Ok(true);
         };
-        done.map_err(failed)
+        error!(module.path = %module.path(), module.version = %module.version(), reason,
+            "SECURITY: what was stored while it was not verified is not what the checksum database vouches for; \
+             it goes to quarantine");
+        let note = QuarantineNote {
+            module: module.to_string(),
+            artifact,
+            reason: reason.clone(),
+            source: record.source.clone(),
+        };
+        if let Err(error) = store.reject(module, artifact, note).await {
+            warn!(%error, "what was rejected cannot be kept in quarantine");
+        }
+        if self.inner.settings.offline {
+            // Nobody can bring what is right; a 404 would send the client elsewhere.
+            let text =
+                format!("{asked}: refused, what was stored is not what was vouched for: {reason}");
+            return Err(Arc::new(Error::new(ErrorClass::Mismatch, text)));
+        }
+        Ok(false)
     }
 
     /// A later offline client needs the small files too.
@@ -431,11 +418,7 @@ impl Mirror {
         via: &str,
     ) -> Result<Bytes, Failure> {
         let settings = &self.inner.settings;
-        let header = if has_alternative {
-            settings.list_timeout.min(settings.alternative_timeout)
-        } else {
-            settings.list_timeout
-        };
+        let header = settings.bound(settings.list_timeout, has_alternative);
         let _place = self.inner.permits.place(source, header).await?;
         self.inner.client.get(source, path, &Bounds { header, max_bytes }, via).await
     }

@@ -55,6 +55,13 @@ pub struct Settings {
     pub verify_concurrency: usize,
 }
 
+impl Settings {
+    /// What a source may take to answer where `timeout` is the rule.
+    pub(crate) fn bound(&self, timeout: Duration, has_alternative: bool) -> Duration {
+        if has_alternative { timeout.min(self.alternative_timeout) } else { timeout }
+    }
+}
+
 /// An answer with everything its headers need.
 #[derive(Debug)]
 pub struct Answer {
