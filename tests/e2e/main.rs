@@ -9,6 +9,7 @@ mod arrows;
 mod faults;
 mod fixtures;
 mod go;
+mod metrics;
 mod offline;
 mod policy;
 mod process;

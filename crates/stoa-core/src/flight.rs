@@ -40,6 +40,11 @@ where
         Arc::new(Self { flying: Mutex::new(HashMap::new()), most })
     }
 
+    /// How many are in the air.
+    pub(crate) fn len(&self) -> usize {
+        self.flying.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Waits for the flight of `key`, and starts it with `work` when it is not in the air.
     pub(crate) async fn join<W, F>(self: &Arc<Self>, key: K, work: W) -> Result<T, Grounded>
     where

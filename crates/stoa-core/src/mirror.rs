@@ -195,6 +195,16 @@ impl Mirror {
         self.inner.database.as_ref()
     }
 
+    /// Flights in the air, by kind: files, answers that can change, verifications of what is stored.
+    pub fn flights(&self) -> [(&'static str, usize); 3] {
+        let inner = &self.inner;
+        [
+            ("file", inner.artifacts.len()),
+            ("answer", inner.answers.len()),
+            ("verification", inner.verifications.len()),
+        ]
+    }
+
     pub fn is_private(&self, path: &ModulePath) -> bool {
         self.inner.policy.is_private(path)
     }

@@ -6,6 +6,7 @@ pub mod access_log;
 pub mod answer;
 pub mod error_text;
 pub mod file_body;
+pub mod metrics;
 pub mod pages;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use stoa_module::ErrorClass;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::http::access_log::Asked;
+use crate::http::metrics::Metrics;
 
 /// The header that carries the request id, inwards and outwards.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -39,6 +41,7 @@ pub struct App {
     pub listening_on: String,
     pub offline: bool,
     pub started: jiff::Timestamp,
+    pub metrics: Arc<Metrics>,
 }
 
 /// The whole service.
@@ -48,11 +51,12 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/healthz", any(pages::healthz))
         .route("/readyz", any(pages::readyz))
         .route("/version", any(pages::version))
+        .route("/metrics", any(metrics::page))
         .route("/robots.txt", any(pages::robots))
         .fallback(any(protocol))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard))
         .layer(CatchPanicLayer::custom(error_text::panicked))
-        .layer(middleware::from_fn(access_log::log))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app.metrics), access_log::log))
         .with_state(app)
 }
 
@@ -108,7 +112,9 @@ async fn protocol(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
     // The checksum database's files have module paths in their names, private ones when a client is set up wrongly.
     let private = parsed.path().is_none_or(|path| app.mirror.is_private(path));
     let via = via(request.headers());
+    let mut outcome = "ok";
     let mut response = if stoa_upstream::leads_back(&via, &app.instance_id) {
+        outcome = ErrorClass::Denied.as_str();
         error_text::respond(&leads_back(), &id, private)
     } else {
         match app.mirror.answer(&parsed, &via).await {
@@ -119,13 +125,16 @@ async fn protocol(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
                 }
                 response
             }
-            Err(error) => error_text::respond(&error, &id, private),
+            Err(error) => {
+                outcome = error.class.as_str();
+                error_text::respond(&error, &id, private)
+            }
         }
     };
     if response.extensions().get::<access_log::Answered>().is_none() {
         response.extensions_mut().insert(access_log::Answered {
             asked: Some(asked),
-            outcome: "error",
+            outcome,
             source: None,
         });
     }

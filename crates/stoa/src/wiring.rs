@@ -49,6 +49,7 @@ impl Server {
             listening_on,
             offline: config.server.offline,
             started: jiff::Timestamp::now(),
+            metrics: Arc::default(),
         });
         let bounds = Bounds {
             header_timeout: config.server.header_timeout,

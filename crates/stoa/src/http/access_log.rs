@@ -1,11 +1,13 @@
 //! Request ids, and one line in the log for each request once its answer has been sent (or given up).
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use axum::body::{Body, Bytes};
+use axum::extract::State;
 use axum::middleware::Next;
 use axum::response::Response;
 use http::{HeaderValue, Request, StatusCode};
@@ -14,6 +16,7 @@ use stoa_module::Request as ModuleRequest;
 use tracing::{info, warn};
 
 use crate::http::REQUEST_ID;
+use crate::http::metrics::Metrics;
 
 /// The id of a request, put among its extensions.
 #[derive(Clone, Debug)]
@@ -63,11 +66,17 @@ pub fn request_id<B>(request: &Request<B>) -> String {
 }
 
 /// The outermost layer: gives the request its id and logs the answer.
-pub async fn log(mut request: Request<Body>, next: Next) -> Response {
+pub async fn log(
+    State(metrics): State<Arc<Metrics>>,
+    mut request: Request<Body>,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let id = given_id(&request).unwrap_or_else(new_id);
     request.extensions_mut().insert(Id(id.clone()));
+    metrics.began();
     let mut awaited = Awaited(Some(Line {
+        metrics,
         id: id.clone(),
         method: request.method().to_string(),
         target: request.uri().path().to_owned(),
@@ -105,6 +114,7 @@ fn new_id() -> String {
 
 #[derive(Debug)]
 struct Line {
+    metrics: Arc<Metrics>,
     id: String,
     method: String,
     target: String,
@@ -122,10 +132,25 @@ enum End {
     Unanswered,
 }
 
+impl End {
+    /// The outcome as the metrics have it: one of a few words.
+    fn counted_as(self, outcome: &'static str, status: Option<StatusCode>) -> &'static str {
+        match (self, outcome) {
+            (Self::Unanswered, _) => "left",
+            (Self::BrokenOff, _) => "broken_off",
+            // The server's own pages, and what was refused before anything looked at the path.
+            (Self::Whole, "-") if status.is_some_and(|status| status.is_success()) => "ok",
+            (Self::Whole, "-") => "refused",
+            (Self::Whole, outcome) => outcome,
+        }
+    }
+}
+
 impl Line {
     fn write(self, bytes: u64, end: End) {
-        let Self { id, method, target, status, answered, started } = &self;
-        let duration_ms = started.elapsed().as_millis() as u64;
+        let Self { metrics, id, method, target, status, answered, started } = &self;
+        let duration = started.elapsed();
+        let duration_ms = duration.as_millis() as u64;
         let asked = answered.as_ref().and_then(|one| one.asked.as_ref());
         let (path, version) = asked
             .and_then(|asked| asked.module.as_ref())
@@ -134,6 +159,7 @@ impl Line {
         let (path, version) = (path.map(String::as_str), version.map(String::as_str));
         let kind = asked.map_or("-", |asked| asked.kind);
         let outcome = answered.as_ref().map_or("-", |one| one.outcome);
+        metrics.ended(kind, end.counted_as(outcome, *status), bytes, duration);
         let source = answered.as_ref().and_then(|one| one.source.as_deref()).unwrap_or("");
         let target = (path.is_none() || !matches!(end, End::Whole)).then_some(target.as_str());
         let status = status.map(|status| status.as_u16());

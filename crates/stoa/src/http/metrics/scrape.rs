@@ -1,0 +1,193 @@
+//! What the rooms know of themselves at the moment of a scrape.
+
+use std::fmt;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric as _,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
+use stoa_store::Counts;
+
+use crate::http::App;
+
+/// How long the index may take to count; it stands beside what is served, and a scrape has its own patience.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Read once for a scrape.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    offline: bool,
+    /// None while the index does not answer.
+    stored: Option<Counts>,
+    flights: [(&'static str, usize); 3],
+    security_errors: u64,
+    process: Option<Process>,
+}
+
+impl Snapshot {
+    pub(super) async fn take(app: &App) -> Self {
+        let counting = tokio::time::timeout(PATIENCE, app.mirror.store().counts());
+        Self {
+            offline: app.offline,
+            stored: counting.await.ok().and_then(Result::ok),
+            flights: app.mirror.flights(),
+            security_errors: app.mirror.database().map_or(0, stoa_core::Database::security_errors),
+            process: Process::read().ok(),
+        }
+    }
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        let mut page = Page(encoder);
+        page.info("stoa_build", "The program", &[("version", env!("CARGO_PKG_VERSION"))])?;
+        page.gauge("stoa_offline", "1 if nothing is fetched", i64::from(self.offline))?;
+        let flights = self.flights.map(|(kind, flying)| ([("kind", kind)], flying as u64));
+        page.gauges("stoa_flights", "What is being fetched or verified now", &flights)?;
+        page.counter(
+            "stoa_security_errors",
+            "Times the checksum database contradicted itself",
+            self.security_errors,
+        )?;
+        if let Some(stored) = &self.stored {
+            page.gauge(
+                "stoa_stored_modules",
+                "Modules of which something is stored",
+                stored.modules,
+            )?;
+            page.gauge(
+                "stoa_stored_versions",
+                "Versions of which something is stored",
+                stored.versions,
+            )?;
+            page.gauge(
+                "stoa_stored_files",
+                "Files of versions: .info, .mod and .zip",
+                stored.artifacts,
+            )?;
+            page.with_unit("stoa_stored", "Bytes of those files", &Unit::Bytes, stored.bytes)?;
+        }
+        if let Some(process) = &self.process {
+            process.encode(&mut page)?;
+        }
+        Ok(())
+    }
+}
+
+/// Of this process, by the names that every Prometheus client library gives them.
+#[derive(Debug)]
+struct Process {
+    cpu_seconds: f64,
+    resident_bytes: u64,
+    virtual_bytes: u64,
+    open_files: u64,
+    max_files: u64,
+    threads: i64,
+    started: f64,
+}
+
+impl Process {
+    fn read() -> procfs::ProcResult<Self> {
+        let process = procfs::process::Process::myself()?;
+        let stat = process.stat()?;
+        let ticks = procfs::ticks_per_second() as f64;
+        let max_files = match process.limits()?.max_open_files.soft_limit {
+            procfs::process::LimitValue::Unlimited => u64::MAX,
+            procfs::process::LimitValue::Value(most) => most,
+        };
+        Ok(Self {
+            cpu_seconds: (stat.utime + stat.stime) as f64 / ticks,
+            resident_bytes: stat.rss * procfs::page_size(),
+            virtual_bytes: stat.vsize,
+            open_files: process.fd_count()? as u64,
+            max_files,
+            threads: stat.num_threads,
+            started: procfs::boot_time_secs()? as f64 + stat.starttime as f64 / ticks,
+        })
+    }
+
+    fn encode(&self, page: &mut Page<'_>) -> fmt::Result {
+        page.counter_with_unit(
+            "process_cpu",
+            "Processor time, of the system and of the program",
+            &Unit::Seconds,
+            self.cpu_seconds,
+        )?;
+        page.with_unit(
+            "process_resident_memory",
+            "Resident memory",
+            &Unit::Bytes,
+            self.resident_bytes,
+        )?;
+        page.with_unit(
+            "process_virtual_memory",
+            "Virtual memory",
+            &Unit::Bytes,
+            self.virtual_bytes,
+        )?;
+        page.gauge("process_open_fds", "Open files", self.open_files)?;
+        page.gauge("process_max_fds", "Files that may be open", self.max_files)?;
+        page.gauge("process_threads", "Threads", self.threads)?;
+        page.with_unit("process_start_time", "Start, since 1970", &Unit::Seconds, self.started)
+    }
+}
+
+/// Writes samples with few words.
+struct Page<'e>(DescriptorEncoder<'e>);
+
+impl Page<'_> {
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let encoder = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(value).encode(encoder)
+    }
+
+    fn counter_with_unit(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: &Unit,
+        value: impl EncodeCounterValue,
+    ) -> fmt::Result {
+        let encoder = self.0.encode_descriptor(name, help, Some(unit), MetricType::Counter)?;
+        ConstCounter::new(value).encode(encoder)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: impl EncodeGaugeValue) -> fmt::Result {
+        let encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        ConstGauge::new(value).encode(encoder)
+    }
+
+    fn with_unit(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: &Unit,
+        value: impl EncodeGaugeValue,
+    ) -> fmt::Result {
+        let encoder = self.0.encode_descriptor(name, help, Some(unit), MetricType::Gauge)?;
+        ConstGauge::new(value).encode(encoder)
+    }
+
+    fn gauges<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: &[([(&str, &str); N], u64)],
+    ) -> fmt::Result {
+        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in samples {
+            ConstGauge::new(*value).encode(encoder.encode_family(labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn info(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) -> fmt::Result {
+        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Info)?;
+        encoder.encode_info(&labels)
+    }
+}
