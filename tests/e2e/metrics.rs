@@ -13,20 +13,18 @@ async fn scrape(stoa: &Stoa) -> BTreeMap<String, f64> {
     let text = String::from_utf8(response.ok()).unwrap();
     let mut samples = BTreeMap::new();
     let mut types = BTreeMap::new();
-    assert!(text.ends_with("# EOF\n"), "{text}");
-    for line in text.lines().filter(|&line| line != "# EOF") {
+    for line in text.lines() {
         if let Some(meta) = line.strip_prefix("# TYPE ") {
             let (name, kind) = meta.split_once(' ').unwrap();
             assert_eq!(types.insert(name.to_owned(), kind.to_owned()), None, "{name} twice");
-        } else if !line.starts_with("# ") {
+        } else if !line.starts_with("# HELP ") {
             let (sample, value) = line.rsplit_once(' ').unwrap();
             let name = sample.split('{').next().unwrap();
             let family = types.iter().find(|(family, kind)| {
                 let suffix = name.strip_prefix(family.as_str());
                 match kind.as_str() {
-                    "counter" => suffix == Some("_total"),
+                    "counter" => suffix == Some("") && name.ends_with("_total"),
                     "gauge" => suffix == Some(""),
-                    "info" => suffix == Some("_info"),
                     "histogram" => matches!(suffix, Some("_bucket" | "_sum" | "_count")),
                     _ => false,
                 }
@@ -117,4 +115,7 @@ async fn open_metrics_to_those_who_ask_for_it() {
         response.headers()["content-type"],
         "application/openmetrics-text; version=1.0.0; charset=utf-8"
     );
+    let text = response.text().await.unwrap();
+    assert!(text.contains("# TYPE stoa_security_errors counter\n"), "{text}");
+    assert!(text.ends_with("# EOF\n"), "{text}");
 }

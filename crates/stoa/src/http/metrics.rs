@@ -6,6 +6,8 @@
 
 mod scrape;
 
+use std::collections::HashSet;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,7 +97,7 @@ impl Metrics {
     }
 }
 
-/// The page. `OpenMetrics` to those who ask for it, and to others by the older name of nearly the same text.
+/// The page: `OpenMetrics` to those who ask for it, and the older text format to others.
 pub async fn page(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let mut other = Registry::default();
     other.register_collector(Box::new(Snapshot::take(&app).await));
@@ -110,11 +112,39 @@ pub async fn page(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
         .get_all(header::ACCEPT)
         .iter()
         .any(|accept| accept.to_str().is_ok_and(|a| a.contains("application/openmetrics-text")));
-    let content_type = if wants_open {
-        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    let (content_type, text) = if wants_open {
+        ("application/openmetrics-text; version=1.0.0; charset=utf-8", text)
     } else {
-        "text/plain; version=0.0.4; charset=utf-8"
+        ("text/plain; version=0.0.4; charset=utf-8", older_format(&text))
     };
     ([(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "no-store")], text)
         .into_response()
+}
+
+/// The same in Prometheus' text format 0.0.4: there the name of a counter ends with `_total` also where it is described,
+/// and there are neither units nor an end.
+fn older_format(open: &str) -> String {
+    let mut counters = HashSet::new();
+    for line in open.lines() {
+        if let Some(name) =
+            line.strip_prefix("# TYPE ").and_then(|rest| rest.strip_suffix(" counter"))
+        {
+            counters.insert(name);
+        }
+    }
+    let mut text = String::with_capacity(open.len());
+    for line in open.lines() {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some("EOF" | "UNIT"), ..) => {}
+            (Some("#"), Some(what), Some(name), Some(rest)) if counters.contains(name) => {
+                let _ = writeln!(text, "# {what} {name}_total {rest}");
+            }
+            _ => {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+    }
+    text
 }

@@ -45,7 +45,8 @@ impl Snapshot {
 impl Collector for Snapshot {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
         let mut page = Page(encoder);
-        page.info("stoa_build", "The program", &[("version", env!("CARGO_PKG_VERSION"))])?;
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        page.gauges("stoa_build_info", "Always 1; the program", &[(version, 1)])?;
         page.gauge("stoa_offline", "1 if nothing is fetched", i64::from(self.offline))?;
         let flights = self.flights.map(|(kind, flying)| ([("kind", kind)], flying as u64));
         page.gauges("stoa_flights", "What is being fetched or verified now", &flights)?;
@@ -184,10 +185,5 @@ impl Page<'_> {
             ConstGauge::new(*value).encode(encoder.encode_family(labels)?)?;
         }
         Ok(())
-    }
-
-    fn info(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) -> fmt::Result {
-        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Info)?;
-        encoder.encode_info(&labels)
     }
 }
