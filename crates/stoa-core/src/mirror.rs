@@ -1,7 +1,6 @@
 //! The front door: what a parsed request is answered with.
 
 use std::fmt;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use moka::sync::Cache;
 use stoa_module::{
     Artifact, ErrorClass, Info, ModulePath, ModuleVersion, Query, Request, Sha256, Version,
 };
-use stoa_store::{AnswerKey, ArtifactRecord, State, Store};
+use stoa_store::{AnswerKey, ArtifactRecord, Content, State, Store};
 use stoa_sumdb::{Tile, TileLevel};
 use stoa_upstream::Client;
 
@@ -308,16 +307,14 @@ impl Mirror {
                 _ => return Ok(None),
             }
         }
-        let (kind, is_small) = match artifact {
-            Artifact::Info => (Kind::Info, true),
-            Artifact::Mod => (Kind::Mod, true),
-            Artifact::Zip => (Kind::Zip, false),
+        let kind = match artifact {
+            Artifact::Info => Kind::Info,
+            Artifact::Mod => Kind::Mod,
+            Artifact::Zip => Kind::Zip,
         };
-        let size = stored.record.size;
-        let body = if is_small {
-            read_small(stored.file, size, &asked()).await?
-        } else {
-            Body::File(stored.file, size)
+        let body = match stored.content {
+            Content::Memory(bytes) => Body::Bytes(bytes),
+            Content::File(file) => Body::File(file, stored.record.size),
         };
         Ok(Some(Answer {
             body,
@@ -473,22 +470,6 @@ impl Mirror {
 impl fmt::Debug for Mirror {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mirror").finish_non_exhaustive()
-    }
-}
-
-/// The whole of a small file. Its buffer is made here and not on the pool's thread, which would keep the memory.
-async fn read_small(file: std::fs::File, size: u64, asked: &str) -> Result<Body, Arc<Error>> {
-    let mut bytes = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
-    let read = tokio::task::spawn_blocking(move || {
-        file.read_exact_at(&mut bytes, 0).map(|()| Bytes::from(bytes))
-    });
-    match read.await {
-        Ok(Ok(bytes)) => Ok(Body::Bytes(bytes)),
-        Ok(Err(error)) => Err(Arc::new(Error::new(
-            ErrorClass::Internal,
-            format!("{asked}: the stored file cannot be read: {error}"),
-        ))),
-        Err(_) => Err(Arc::new(Error::lost(asked))),
     }
 }
 

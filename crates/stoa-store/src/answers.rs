@@ -1,7 +1,7 @@
 //! The last good answers of upstreams to questions whose answer changes: lists, `@latest`, what a branch stands for. They
 //! are kept for offline use and for when the upstream is down, apart from the blobs: `cache/answers`.
 
-use std::{io, path::Path};
+use std::{io, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -13,6 +13,7 @@ use crate::{
     durable::replace,
     error::Error,
     files::{Files, read_if_there},
+    memory::SMALL,
 };
 
 /// A question whose answer changes.
@@ -49,18 +50,34 @@ struct Header {
 const FORM: u32 = 1;
 
 impl Files {
-    pub(crate) fn answer(&self, key: &AnswerKey) -> Result<Option<Answer>, Error> {
+    pub(crate) fn answer(&self, key: &AnswerKey) -> Result<Option<Arc<Answer>>, Error> {
         let path = self.layout.answer(key)?;
+        let ticket = self.memory.answers.ticket(key);
         let Some(file) = read_if_there(&path)? else { return Ok(None) };
-        let answer = parse(file.into());
-        if answer.is_none() {
+        let Some(answer) = parse(&file).map(Arc::new) else {
             warn!(path = %path.display(), "a torn answer is ignored");
+            return Ok(None);
+        };
+        if is_small(&answer) {
+            self.memory.answers.offer(ticket, key, Arc::clone(&answer));
         }
-        Ok(answer)
+        Ok(Some(answer))
     }
 
-    pub(crate) fn put_answer(&self, key: &AnswerKey, answer: &Answer) -> Result<(), Error> {
+    pub(crate) fn put_answer(&self, key: &AnswerKey, mut answer: Answer) -> Result<(), Error> {
         let path = self.layout.answer(key)?;
+        let written = self.write_answer(&path, &answer);
+        if is_small(&answer) {
+            // What a download leaves has more room than bytes.
+            answer.body = Bytes::copy_from_slice(&answer.body);
+            self.memory.answers.replaced(key, |_| Arc::new(answer));
+        } else {
+            self.memory.answers.forget(key);
+        }
+        written
+    }
+
+    fn write_answer(&self, path: &Path, answer: &Answer) -> Result<(), Error> {
         fs_err::create_dir_all(path.parent().unwrap_or(Path::new("")))?;
         let header = Header {
             stoa: FORM,
@@ -72,14 +89,18 @@ impl Files {
         let mut file = serde_json::to_vec(&header).map_err(io::Error::other)?;
         file.push(b'\n');
         file.extend_from_slice(&answer.body);
-        Ok(replace(self.durable.write_temporary(&file, false)?, &path)?)
+        Ok(replace(self.durable.write_temporary(&file, false)?, path)?)
     }
 }
 
-fn parse(file: Bytes) -> Option<Answer> {
+fn is_small(answer: &Answer) -> bool {
+    answer.body.len() as u64 <= SMALL
+}
+
+fn parse(file: &[u8]) -> Option<Answer> {
     let end = file.iter().position(|&byte| byte == b'\n')?;
     let header: Header = serde_json::from_slice(&file[..end]).ok()?;
-    let body = file.slice(end + 1..);
+    let body = Bytes::copy_from_slice(&file[end + 1..]);
     let whole = header.stoa == FORM
         && header.size == body.len() as u64
         && header.sha256 == Sha256::of(&body);

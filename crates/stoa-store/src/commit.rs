@@ -99,7 +99,7 @@ impl Files {
             self.replace_sidecar(module, &place, sidecar, body.map(|body| (artifact, body)))?
         } else {
             let sidecar = Arc::new(sidecar);
-            self.sidecars.replaced(module, Arc::clone(&sidecar));
+            self.memory.sidecar_replaced(module, Arc::clone(&sidecar));
             sidecar
         };
         drop(held);
@@ -126,7 +126,7 @@ impl Files {
         let is_lowered = record.state.is_verified() && !state.is_verified();
         if record.state == state || is_lowered {
             let sidecar = Arc::new(*sidecar);
-            self.sidecars.replaced(module, Arc::clone(&sidecar));
+            self.memory.sidecar_replaced(module, Arc::clone(&sidecar));
             return Ok(Some(sidecar));
         }
         let record = ArtifactRecord { state, ..record.clone() };
@@ -157,7 +157,7 @@ impl Files {
         replace(temporary, &place.sidecar())?;
         reached(Step::SidecarRenamed);
         let sidecar = Arc::new(sidecar);
-        self.sidecars.replaced(module, Arc::clone(&sidecar));
+        self.memory.sidecar_replaced(module, Arc::clone(&sidecar));
         // The artifact is stored; what follows from that must not undo it.
         let derived = self.hash_version(module, place, &sidecar).and_then(|()| {
             reached(Step::ZipHashRenamed);

@@ -10,23 +10,21 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use sha2::Digest;
-use stoa_module::{Artifact, ModulePath, ModuleVersion, Sha256, Version};
+use stoa_module::{Artifact, ModulePath, ModuleVersion, Sha256};
 use tracing::warn;
 
 use crate::{
-    cached::Cached,
     directory::DirectoryLock,
     durable::Durable,
     error::Error,
     keyed::Keyed,
     layout::{Layout, VersionFiles},
+    memory::{Memory, Remembered, SMALL},
     quarantine::Quarantine,
-    record::{ArtifactRecord, Sidecar, Stored},
+    record::{ArtifactRecord, Content, Sidecar, Stored},
 };
-
-/// Memory for the version lists of modules.
-const LIST_MEMORY: u64 = 2 << 20;
 
 /// The files of one data directory.
 ///
@@ -36,8 +34,7 @@ pub(crate) struct Files {
     pub(crate) layout: Layout,
     pub(crate) durable: Durable,
     pub(crate) quarantine: Quarantine,
-    pub(crate) sidecars: Cached<ModuleVersion, Sidecar>,
-    pub(crate) lists: Cached<ModulePath, Vec<Version>>,
+    pub(crate) memory: Memory,
     /// Held while a sidecar is read, changed and replaced. Taken before a list lock, never after one.
     pub(crate) version_locks: Keyed<ModuleVersion, Mutex<()>>,
     /// Held while a `list` or `.ziphash` is changed.
@@ -54,19 +51,13 @@ impl Files {
     pub(crate) fn new(
         layout: Layout,
         lock: DirectoryLock,
-        sidecar_memory: u64,
+        memory_bytes: u64,
         quarantine_bytes: u64,
     ) -> Self {
         Self {
             durable: Durable::new(layout.temporary()),
             quarantine: Quarantine::new(layout.quarantine(), quarantine_bytes),
-            sidecars: Cached::new(sidecar_memory, |module, sidecar| {
-                module.path().as_str().len() + module.version().as_str().len() + sidecar.weight()
-            }),
-            lists: Cached::new(LIST_MEMORY, |path, versions| {
-                let each = |version: &Version| size_of::<Version>() + 32 + version.as_str().len();
-                path.as_str().len() + versions.iter().map(each).sum::<usize>()
-            }),
+            memory: Memory::new(memory_bytes),
             version_locks: Keyed::new(),
             list_locks: Keyed::new(),
             agreed: AtomicBool::new(false),
@@ -104,52 +95,66 @@ impl Files {
         }
     }
 
-    /// A hit, or `None`: no sidecar entry, or no file of the recorded size.
+    /// A hit that needs no file: the bytes are in memory. Never blocks.
+    pub(crate) fn remembered(&self, module: &ModuleVersion, artifact: Artifact) -> Option<Stored> {
+        let known = self.memory.versions.peek(module)?;
+        let record = known.sidecar.of(artifact)?.clone();
+        Some(Stored { record, content: Content::Memory(known.body(artifact)?) })
+    }
+
+    /// A hit, or `None`: no sidecar entry, or no file with the recorded size (or bytes, of a small one).
     pub(crate) fn open(
         &self,
         module: &ModuleVersion,
         artifact: Artifact,
     ) -> Result<Option<Stored>, Error> {
+        if let Some(stored) = self.remembered(module, artifact) {
+            return Ok(Some(stored));
+        }
         let place = self.layout.version(module)?;
         let path = place.artifact(artifact);
-        if let Some(record) = self.sidecars.peek(module).as_ref().and_then(|s| s.of(artifact))
-            && let Opened::Whole(file) = open_sized(&path, record.size)?
+        let ticket = self.memory.versions.ticket(module);
+        let give = |known: &Remembered, record: &ArtifactRecord, content| {
+            if let Content::Memory(body) = &content {
+                let known = Arc::new(known.with(artifact, body.clone()));
+                self.memory.versions.offer(ticket, module, known);
+            }
+            Ok(Some(Stored { record: record.clone(), content }))
+        };
+        if let Some(known) = self.memory.versions.peek(module)
+            && let Some(record) = known.sidecar.of(artifact)
+            && let Opened::Whole(content) = open_recorded(&path, artifact, record)?
         {
-            return Ok(Some(Stored { record: record.clone(), file }));
+            return give(&known, record, content);
         }
         // Memory may lack what disk has; before anybody is sent to an upstream, disk is asked.
-        let Some(sidecar) = self.load(module, &place)? else { return Ok(None) };
-        let Some(record) = sidecar.of(artifact) else { return Ok(None) };
-        match open_sized(&path, record.size)? {
-            Opened::Whole(file) => Ok(Some(Stored { record: record.clone(), file })),
-            Opened::Missing => {
-                warn!(path = %path.display(), "a stored file is gone; it will be fetched again");
-                Ok(None)
-            }
-            Opened::Size(found) => {
-                warn!(
-                    path = %path.display(), found, recorded = record.size,
-                    "a stored file has the wrong size; it will be fetched again"
-                );
-                Ok(None)
-            }
-        }
+        let Some(known) = self.load(module, &place)? else { return Ok(None) };
+        let Some(record) = known.sidecar.of(artifact) else { return Ok(None) };
+        let what = match open_recorded(&path, artifact, record)? {
+            Opened::Whole(content) => return give(&known, record, content),
+            Opened::Missing => "is gone".to_owned(),
+            Opened::Size(found) => format!("has {found} bytes instead of {}", record.size),
+            Opened::OtherBytes => "has other bytes than were recorded".to_owned(),
+        };
+        warn!(path = %path.display(), "a stored file {what}; it will be fetched again");
+        Ok(None)
     }
 
     pub(crate) fn sidecar(&self, module: &ModuleVersion) -> Result<Option<Arc<Sidecar>>, Error> {
-        match self.sidecars.peek(module) {
-            Some(sidecar) => Ok(Some(sidecar)),
-            None => self.load(module, &self.layout.version(module)?),
-        }
+        let known = match self.memory.versions.peek(module) {
+            Some(known) => Some(known),
+            None => self.load(module, &self.layout.version(module)?)?,
+        };
+        Ok(known.map(|known| Arc::clone(&known.sidecar)))
     }
 
     fn load(
         &self,
         module: &ModuleVersion,
         place: &VersionFiles,
-    ) -> Result<Option<Arc<Sidecar>>, Error> {
-        self.sidecars.load(module, || match read_sidecar(&place.sidecar())? {
-            OnDisk::Sidecar(sidecar) => Ok(Some(*sidecar)),
+    ) -> Result<Option<Arc<Remembered>>, Error> {
+        self.memory.versions.load(module, || match read_sidecar(&place.sidecar())? {
+            OnDisk::Sidecar(sidecar) => Ok(Some(Remembered::new(Arc::new(*sidecar)))),
             OnDisk::Missing => Ok(None),
             OnDisk::Damaged(why) => {
                 warn!(
@@ -202,13 +207,14 @@ pub(crate) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-enum Opened {
-    Whole(File),
+enum Opened<T> {
+    Whole(T),
     Missing,
     Size(u64),
+    OtherBytes,
 }
 
-fn open_sized(path: &Path, size: u64) -> Result<Opened, Error> {
+fn open_sized(path: &Path, size: u64) -> Result<Opened<File>, Error> {
     let file = match fs_err::File::open(path) {
         Ok(file) => file,
         Err(error) if is_absent(&error) => return Ok(Opened::Missing),
@@ -222,6 +228,32 @@ fn open_sized(path: &Path, size: u64) -> Result<Opened, Error> {
         Opened::Whole(file.into_file())
     } else {
         Opened::Size(metadata.len())
+    })
+}
+
+/// Opens a file, or reads it when it is a small one; the bytes of that are compared with the record, since it costs nothing
+/// beside reading them, and only once.
+fn open_recorded(
+    path: &Path,
+    artifact: Artifact,
+    record: &ArtifactRecord,
+) -> Result<Opened<Content>, Error> {
+    let mut file = match open_sized(path, record.size)? {
+        Opened::Whole(file) => file,
+        Opened::Missing => return Ok(Opened::Missing),
+        Opened::Size(found) => return Ok(Opened::Size(found)),
+        Opened::OtherBytes => return Ok(Opened::OtherBytes),
+    };
+    if artifact == Artifact::Zip || record.size > SMALL {
+        return Ok(Opened::Whole(Content::File(file)));
+    }
+    // Exactly as large as it must be: what is remembered keeps its capacity.
+    let mut body = vec![0; record.size as usize];
+    file.read_exact(&mut body)?;
+    Ok(if Sha256::of(&body) == record.sha256 {
+        Opened::Whole(Content::Memory(Bytes::from(body)))
+    } else {
+        Opened::OtherBytes
     })
 }
 
@@ -274,10 +306,10 @@ mod tests {
         };
         files.commit(&module, Artifact::Info, (file, path), record.clone()).unwrap();
         let mut older = Sidecar::default();
-        files.sidecars.replaced(&module, Arc::new(older.clone()));
+        files.memory.sidecar_replaced(&module, Arc::new(older.clone()));
         assert_eq!(files.open(&module, Artifact::Info).unwrap().unwrap().record, record);
         older.set(Artifact::Info, Some(ArtifactRecord { size: 7, ..record.clone() }));
-        files.sidecars.replaced(&module, Arc::new(older));
+        files.memory.sidecar_replaced(&module, Arc::new(older));
         assert_eq!(files.open(&module, Artifact::Info).unwrap().unwrap().record, record);
     }
 }

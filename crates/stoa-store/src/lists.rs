@@ -40,7 +40,7 @@ impl StoredVersion {
 impl Files {
     /// The versions whose `.info` and `.mod` are stored, sorted, pseudo-versions included.
     pub(crate) fn versions(&self, path: &ModulePath) -> Result<Arc<Vec<Version>>, Error> {
-        if let Some(versions) = self.lists.peek(path) {
+        if let Some(versions) = self.memory.lists.peek(path) {
             return Ok(versions);
         }
         if !self.derived_agree() {
@@ -48,7 +48,7 @@ impl Files {
         }
         let file = self.layout.list(path)?;
         // Nothing is remembered of a module without a list: clients probe many paths that are none.
-        let versions = self.lists.load(path, || {
+        let versions = self.memory.lists.load(path, || {
             let versions = read_if_there(&file)?.map(|text| parse(&text));
             Ok(versions.filter(|versions| !versions.is_empty()))
         })?;
@@ -80,7 +80,7 @@ impl Files {
         sidecar: &Sidecar,
     ) -> Result<(), Error> {
         let path = module.path();
-        if !self.derived_agree() && self.lists.peek(path).is_none() {
+        if !self.derived_agree() && self.memory.lists.peek(path).is_none() {
             // The list may be wrong about more than this version, whose sidecar is on disk by now.
             return self.reconcile(path, |_, _| {}).map(|_| ());
         }
@@ -95,12 +95,12 @@ impl Files {
             (Ok(_), true) | (Err(_), false) => return Ok(()),
         }
         let written = self.correct_list(path, &versions);
-        self.lists.replaced(path, Arc::new(versions));
+        self.memory.lists.replaced(path, |_| Arc::new(versions));
         written
     }
 
     fn versions_remembered_or_on_disk(&self, path: &ModulePath) -> Result<Vec<Version>, Error> {
-        if let Some(versions) = self.lists.peek(path) {
+        if let Some(versions) = self.memory.lists.peek(path) {
             return Ok(versions.to_vec());
         }
         let text = read_if_there(&self.layout.list(path)?)?;
@@ -141,9 +141,9 @@ impl Files {
         }
         let versions = Arc::new(versions);
         if versions.is_empty() {
-            self.lists.forget(path);
+            self.memory.lists.forget(path);
         } else {
-            self.lists.replaced(path, Arc::clone(&versions));
+            self.memory.lists.replaced(path, |_| Arc::clone(&versions));
         }
         Ok(versions)
     }

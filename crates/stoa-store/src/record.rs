@@ -2,6 +2,7 @@
 
 use std::fs::File;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use stoa_module::{Artifact, H1, Sha256};
@@ -143,12 +144,21 @@ impl TryFrom<OnDisk> for Sidecar {
     }
 }
 
-/// A hit: the open file, at its start, and what is known about it.
+/// A hit: the bytes, and what is known about them.
 #[derive(Debug)]
 pub struct Stored {
     pub record: ArtifactRecord,
     /// Exactly `record.size` bytes long.
-    pub file: File,
+    pub content: Content,
+}
+
+/// The bytes of an artifact.
+#[derive(Debug)]
+pub enum Content {
+    /// Of a small `.info` or `.mod`.
+    Memory(Bytes),
+    /// Open, at its start.
+    File(File),
 }
 
 #[cfg(test)]

@@ -36,11 +36,11 @@ impl Files {
         let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let OnDisk::Sidecar(mut sidecar) = read_sidecar(&place.sidecar())? else {
             // Somebody else took it away; what memory still has of it must not be served either.
-            self.sidecars.forget(module);
+            self.memory.versions.forget(module);
             return Ok(());
         };
         if sidecar.of(artifact).is_none() {
-            self.sidecars.replaced(module, (*sidecar).into());
+            self.memory.sidecar_replaced(module, (*sidecar).into());
             return Ok(());
         }
         sidecar.set(artifact, None);

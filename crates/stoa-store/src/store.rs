@@ -37,16 +37,16 @@ const WRITERS: u32 = 32;
 pub struct Options {
     /// The data directory; made if it is missing.
     pub dir: PathBuf,
-    /// Memory for sidecars, in bytes.
-    pub sidecar_memory_bytes: u64,
+    /// Memory for what is asked for often (sidecars, small artifacts, lists, kept answers), in bytes.
+    pub memory_bytes: u64,
     /// Disk for rejected bodies, in bytes.
     pub quarantine_bytes: u64,
 }
 
 impl Options {
-    /// 8 MiB of sidecars, 256 MiB of quarantine.
+    /// 24 MiB of memory, 256 MiB of quarantine.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), sidecar_memory_bytes: 8 << 20, quarantine_bytes: 256 << 20 }
+        Self { dir: dir.into(), memory_bytes: 24 << 20, quarantine_bytes: 256 << 20 }
     }
 }
 
@@ -76,12 +76,12 @@ impl Store {
         // A later change of the working directory must not move the store.
         let dir = std::path::absolute(&dir).map_err(|source| Error::Directory { dir, source })?;
         let layout = Layout::new(dir);
-        let (sidecar_memory, quarantine) = (options.sidecar_memory_bytes, options.quarantine_bytes);
+        let (memory, quarantine) = (options.memory_bytes, options.quarantine_bytes);
         let (files, mark) = blocking(move || {
             let lock = directory::open(&layout)?;
             let mark = take_clean_mark(&layout)
                 .map_err(|source| Error::Directory { dir: layout.root().to_owned(), source })?;
-            Ok((Arc::new(Files::new(layout, lock, sidecar_memory, quarantine)), mark))
+            Ok((Arc::new(Files::new(layout, lock, memory, quarantine)), mark))
         })
         .await?;
         let index = Index::start(Arc::clone(&files), mark).await;
@@ -99,21 +99,25 @@ impl Store {
         self.inner.files.layout.socket()
     }
 
-    /// Opens a stored artifact: a hit needs a sidecar entry and a file of exactly that size. Touches no database, takes no
-    /// lock, and on a warm sidecar costs one open and one stat.
+    /// Opens a stored artifact: a hit needs a sidecar entry and a file of exactly that size. Touches no database, waits for
+    /// no writer, and on a warm sidecar costs one open and one stat; a small artifact that is in memory costs not even a
+    /// thread.
     pub async fn open_artifact(
         &self,
         module: &ModuleVersion,
         artifact: Artifact,
     ) -> Result<Option<Stored>, Error> {
+        if let Some(stored) = self.inner.files.remembered(module, artifact) {
+            return Ok(Some(stored));
+        }
         let module = module.clone();
         self.read(move |files| files.open(&module, artifact)).await
     }
 
     /// What is recorded of a version, whether or not the files are there.
     pub async fn sidecar(&self, module: &ModuleVersion) -> Result<Option<Arc<Sidecar>>, Error> {
-        if let Some(sidecar) = self.inner.files.sidecars.peek(module) {
-            return Ok(Some(sidecar));
+        if let Some(known) = self.inner.files.memory.versions.peek(module) {
+            return Ok(Some(Arc::clone(&known.sidecar)));
         }
         let module = module.clone();
         self.read(move |files| files.sidecar(&module)).await
@@ -207,7 +211,7 @@ impl Store {
     /// The versions of a module whose `.info` and `.mod` are stored: sorted, pseudo-versions included. This is what the
     /// `list` on disk holds.
     pub async fn versions(&self, path: &ModulePath) -> Result<Arc<Vec<Version>>, Error> {
-        if let Some(versions) = self.inner.files.lists.peek(path) {
+        if let Some(versions) = self.inner.files.memory.lists.peek(path) {
             return Ok(versions);
         }
         let path = path.clone();
@@ -222,14 +226,18 @@ impl Store {
 
     /// The last answer that was put for this question; a torn one is none.
     pub async fn answer(&self, key: &AnswerKey) -> Result<Option<Arc<Answer>>, Error> {
+        if let Some(answer) = self.inner.files.memory.answers.peek(key) {
+            return Ok(Some(answer));
+        }
         let key = key.clone();
-        self.read(move |files| Ok(files.answer(&key)?.map(Arc::new))).await
+        self.read(move |files| files.answer(&key)).await
     }
 
-    /// Replaces the answer to a question. Not synced: a power cut may lose it.
+    /// Replaces the answer to a question. Not synced: a power cut may lose it. When the disk does not take it, it is
+    /// remembered all the same, as long as memory reaches.
     pub async fn put_answer(&self, key: &AnswerKey, answer: Answer) -> Result<(), Error> {
         let key = key.clone();
-        self.write(move |files| files.put_answer(&key, &answer)).await
+        self.write(move |files| files.put_answer(&key, answer)).await
     }
 
     /// A file of a checksum database: `latest`, `supported`, `lookup/…@v`, `tile/8/…`. A name that would leave the
@@ -249,6 +257,11 @@ impl Store {
     pub async fn sumdb_partial_widths(&self, name: &str, tile: &str) -> Result<Vec<u16>, Error> {
         let (name, tile) = (name.to_owned(), tile.to_owned());
         self.read(move |files| files.sumdb_partial_widths(&name, &tile)).await
+    }
+
+    /// Memory that sidecars, small artifacts, lists and answers take now, in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        self.inner.files.memory.bytes()
     }
 
     /// How much is stored, from the index.

@@ -4,6 +4,7 @@ mod blobs;
 mod index;
 mod kept;
 mod kill;
+mod memory;
 mod power;
 mod reject;
 
@@ -13,7 +14,7 @@ use stoa_module::{Artifact, H1, ModulePath, ModuleVersion, Sha256};
 use tokio::io::AsyncWriteExt;
 
 use crate::{
-    ArtifactRecord, Error, Options, QuarantineNote, Sidecar, State, Store, Temporary,
+    ArtifactRecord, Content, Error, Options, QuarantineNote, Sidecar, State, Store, Temporary,
     layout::Layout,
 };
 
@@ -130,9 +131,12 @@ async fn commit_all(store: &Store, module: &ModuleVersion) {
 
 /// The served bytes. A hit that is not exactly the recorded bytes fails the test.
 async fn served(store: &Store, module: &ModuleVersion, artifact: Artifact) -> Option<Vec<u8>> {
-    let mut stored = store.open_artifact(module, artifact).await.unwrap()?;
+    let stored = store.open_artifact(module, artifact).await.unwrap()?;
     let mut bytes = Vec::new();
-    stored.file.read_to_end(&mut bytes).unwrap();
+    match stored.content {
+        Content::Memory(body) => bytes.extend_from_slice(&body),
+        Content::File(mut file) => _ = file.read_to_end(&mut bytes).unwrap(),
+    }
     assert_eq!(bytes.len() as u64, stored.record.size, "{module}{artifact}");
     assert_eq!(Sha256::of(&bytes), stored.record.sha256, "{module}{artifact}");
     Some(bytes)

@@ -92,8 +92,8 @@ pub struct StoreSettings {
     pub dir: PathBuf,
     /// Bytes.
     pub quarantine_size: u64,
-    /// Bytes.
-    pub sidecar_memory: u64,
+    /// Bytes, for what is asked for often.
+    pub memory: u64,
 }
 
 /// Where modules come from. Timeouts are to the first byte of an answer, all tries together.
@@ -334,7 +334,7 @@ impl Config {
                 max_request_line: 0,
                 drain_timeout: no_time,
             },
-            store: StoreSettings { dir: PathBuf::new(), quarantine_size: 0, sidecar_memory: 0 },
+            store: StoreSettings { dir: PathBuf::new(), quarantine_size: 0, memory: 0 },
             upstream: Upstream {
                 goproxy: ProxyList { items: Vec::new() },
                 goprivate: Patterns::default(),

@@ -122,7 +122,7 @@ fn command_server(
 async fn open_store(config: &Config) -> anyhow::Result<Store> {
     let options = stoa_store::Options {
         dir: config.store.dir.clone(),
-        sidecar_memory_bytes: config.store.sidecar_memory,
+        memory_bytes: config.store.memory,
         quarantine_bytes: config.store.quarantine_size,
     };
     match Store::open(options).await {

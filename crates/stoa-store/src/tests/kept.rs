@@ -49,6 +49,9 @@ async fn answers_are_replaced_and_survive_a_restart() {
     assert_eq!(*store.answer(&key).await.unwrap().unwrap(), answer("v1.0.0\nv1.1.0\n"));
     assert_eq!(*store.answer(&latest).await.unwrap().unwrap(), answer(""));
     assert_eq!(*store.answer(&long).await.unwrap().unwrap(), answer("\n\n{}\n"));
+    // What is asked for again is in memory.
+    fs_err::remove_dir_all(place.layout().answers()).unwrap();
+    assert_eq!(*store.answer(&latest).await.unwrap().unwrap(), answer(""));
     // They are apart from what a file:// client sees.
     assert!(place.published().is_empty());
     assert!(versions(&store, "example.com/a").await.is_empty());
@@ -57,7 +60,8 @@ async fn answers_are_replaced_and_survive_a_restart() {
 #[tokio::test]
 async fn a_torn_answer_is_none() {
     let place = Place::new();
-    let store = place.open().await;
+    let options = Options { memory_bytes: 0, ..Options::new(place.path()) };
+    let store = Store::open(options).await.unwrap();
     let key = AnswerKey::List(path("example.com/a"));
     store.put_answer(&key, answer("v1.0.0\nv1.1.0\n")).await.unwrap();
     let file = place.layout().answer(&key).unwrap();

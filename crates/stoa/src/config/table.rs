@@ -134,10 +134,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Room for rejected downloads, kept for people to look at; the oldest go first",
     ),
     Setting::new(
-        "store.sidecar-memory",
-        "8MiB",
-        Kind::Size { least: 0, most: 64 * GIB, set: |c, v| c.store.sidecar_memory = v },
-        "Memory for the records of stored versions; a version in it is served without a look-up",
+        "store.memory",
+        "24MiB",
+        Kind::Size { least: 0, most: 64 * GIB, set: |c, v| c.store.memory = v },
+        "Memory for what is asked for often: the records of versions, small files, lists; they are served without the disk",
     ),
     Setting::new(
         "upstream.goproxy",
