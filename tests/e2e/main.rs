@@ -9,6 +9,7 @@ mod arrows;
 mod faults;
 mod fixtures;
 mod go;
+mod listen;
 mod metrics;
 mod offline;
 mod policy;

@@ -70,7 +70,7 @@ pub struct Settings {
         long,
         global = true,
         value_name = "ADDRESS",
-        help = "Where to listen, like 127.0.0.1:3000 or :3000 for every address [STOA_LISTEN]"
+        help = "Where to listen, like 127.0.0.1:3000, :3000 for every address or unix:/run/stoa/stoa.sock [STOA_LISTEN]"
     )]
     pub listen: Option<String>,
     #[arg(

@@ -17,13 +17,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::http::{App, pages};
+use crate::server::{Listener, SocketFile};
 
 /// Who holds a data directory.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Status {
     pub pid: u32,
     pub version: String,
-    /// `host:port`.
+    /// The URL of the protocol, or `unix:/path`.
     pub listening_on: String,
     pub started: jiff::Timestamp,
     pub offline: bool,
@@ -44,7 +45,7 @@ async fn status(State(app): State<Arc<App>>) -> Json<Status> {
     Json(Status {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        listening_on: app.listening_on.clone(),
+        listening_on: app.site.url.clone(),
         started: app.started,
         offline: app.offline,
         security_errors: app.mirror.database().map_or(0, stoa_core::Database::security_errors),
@@ -52,14 +53,15 @@ async fn status(State(app): State<Arc<App>>) -> Json<Status> {
 }
 
 /// Binds the socket of a data directory whose lock we hold, so that whatever lies there is a leftover.
-pub fn bind(path: &Path) -> io::Result<UnixListener> {
+pub fn bind(path: &Path) -> io::Result<Listener> {
     match fs_err::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let listener = UnixListener::bind(path)?;
+    let file = SocketFile::new(path);
     fs_err::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    Ok(Listener::Unix(Some(file), listener))
 }
 
 /// How long an answer may take: whoever asks is a person or a health check.

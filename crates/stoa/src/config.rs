@@ -8,6 +8,7 @@ mod credential;
 mod environment;
 mod file;
 mod kind;
+mod listen;
 mod mistakes;
 mod places;
 mod route;
@@ -25,6 +26,7 @@ use stoa_module::{Patterns, ProxyList, ProxySource};
 use stoa_sumdb::GoSumDb;
 
 pub use self::credential::{Credential, Secret};
+pub use self::listen::{Listen, TrustedProxies};
 use self::mistakes::Collector;
 pub use self::mistakes::{Mistake, Mistakes, Origin};
 use self::places::Places;
@@ -73,7 +75,14 @@ pub struct Effective {
 /// The server towards its clients.
 #[derive(Debug, Clone)]
 pub struct Server {
-    pub listen: ListenAddress,
+    pub listen: Listen,
+    /// For what is not the protocol; none: it is where the protocol is.
+    pub admin_listen: Option<Listen>,
+    /// The permissions of unix sockets.
+    pub unix_mode: u32,
+    /// Empty, or `/` and segments without a slash at the end.
+    pub path_prefix: String,
+    pub trusted_proxies: TrustedProxies,
     /// Nothing leaves this machine.
     pub offline: bool,
     /// From the connection's or the last answer's end to the end of a request's head.
@@ -326,7 +335,11 @@ impl Config {
         let no_time = Duration::ZERO;
         Self {
             server: Server {
-                listen: ListenAddress { host: String::new(), port: 0 },
+                listen: Listen::Tcp(ListenAddress { host: String::new(), port: 0 }),
+                admin_listen: None,
+                unix_mode: 0,
+                path_prefix: String::new(),
+                trusted_proxies: TrustedProxies::default(),
                 offline: false,
                 header_timeout: no_time,
                 write_timeout: no_time,

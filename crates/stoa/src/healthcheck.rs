@@ -7,21 +7,24 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::command_socket::{get_over, read_answer};
-use crate::config::{Config, ListenAddress};
+use crate::config::{Config, Listen, ListenAddress};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Asks `/readyz`, over the command socket where there is one, else over the network.
+/// Asks `/readyz`: over the command socket where there is one, else where the settings say that it is served.
 ///
 /// # Errors
 /// One line: what was asked, and what is wrong.
 pub async fn healthcheck(config: &Config) -> Result<(), String> {
     let socket = config.store.dir.join("stoa.sock");
-    let (asked, answer) = if socket.exists() {
-        (socket.display().to_string(), get_over(&socket, "/readyz").await)
-    } else {
-        let address = reachable(&config.server.listen);
-        (format!("http://{address}/readyz"), over_tcp(&address).await)
+    let listen = config.server.admin_listen.as_ref().unwrap_or(&config.server.listen);
+    let (asked, answer) = match listen {
+        _ if socket.exists() => (socket.display().to_string(), get_over(&socket, "/readyz").await),
+        Listen::Unix(path) => (listen.to_string(), get_over(path, "/readyz").await),
+        Listen::Tcp(address) => {
+            let address = reachable(address);
+            (format!("http://{address}/readyz"), over_tcp(&address).await)
+        }
     };
     match answer {
         Ok((200, _)) => Ok(()),

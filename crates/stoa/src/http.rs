@@ -1,4 +1,5 @@
-//! What the server says over HTTP: the module mirror protocol at the root, a few pages of its own beside it.
+//! What the server says over HTTP: the module mirror protocol, and a few pages of its own, beside it or at a listener of
+//! their own.
 //!
 //! Only this room knows status codes; [`error_text`] holds the one table from error class to status.
 
@@ -6,9 +7,11 @@ pub mod access_log;
 pub mod answer;
 pub mod error_text;
 pub mod file_body;
+pub mod forwarded;
 pub mod metrics;
 pub mod pages;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,11 +21,14 @@ use axum::extract::State;
 use axum::middleware;
 use axum::response::Response;
 use axum::routing::any;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use stoa_core::{Error, Mirror};
 use stoa_module::ErrorClass;
+use tower::ServiceExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::config::TrustedProxies;
 use crate::http::access_log::Asked;
 use crate::http::metrics::Metrics;
 
@@ -37,27 +43,127 @@ pub struct App {
     pub instance_id: String,
     /// Longest request target in bytes; a longer one is answered 414.
     pub max_request_line: usize,
-    /// Where the server listens, for the page and the status.
-    pub listening_on: String,
+    pub site: Site,
     pub offline: bool,
     pub started: jiff::Timestamp,
     pub metrics: Arc<Metrics>,
 }
 
-/// The whole service.
+/// Where the server is found.
+#[derive(Debug)]
+pub struct Site {
+    /// `http://127.0.0.1:3000/goproxy`, or `unix:/path` where there is no URL.
+    pub url: String,
+    /// Of the first of the protocol's listeners that is no unix socket.
+    pub address: Option<SocketAddr>,
+    /// The protocol's listeners speak TLS.
+    pub tls: bool,
+    /// The pages have a listener of their own.
+    pub admin_apart: bool,
+    /// Empty, or like `/goproxy`.
+    pub path_prefix: String,
+    pub trusted_proxies: TrustedProxies,
+}
+
+/// What the protocol's listeners answer: everything, or the protocol alone where the pages have a listener of their own.
+///
+/// With a path prefix all of it is below the prefix. `/healthz`, `/readyz` and `/robots.txt` are at the root besides:
+/// those who ask for them (load balancers, the kubelet, crawlers) know no prefix.
 pub fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route("/", any(pages::home))
-        .route("/healthz", any(pages::healthz))
-        .route("/readyz", any(pages::readyz))
-        .route("/version", any(pages::version))
-        .route("/metrics", any(metrics::page))
+    let Site { admin_apart, path_prefix, .. } = &app.site;
+    let pages = if *admin_apart { pages_elsewhere() } else { pages().route("/", any(pages::home)) };
+    let mut router = pages.route("/robots.txt", any(pages::robots)).fallback(any(protocol));
+    if !path_prefix.is_empty() {
+        let below: Router = router.with_state(Arc::clone(&app));
+        let at_root = if *admin_apart { Router::new() } else { health() };
+        router = at_root.route("/robots.txt", any(pages::robots)).fallback(any(
+            async |State(app): State<Arc<App>>, request: Request<Body>| {
+                below_prefix(&app, below, request).await
+            },
+        ));
+    }
+    layered(router, app)
+}
+
+/// What `server.admin-listen` answers: everything that is not the protocol, at the root whatever the path prefix.
+pub fn admin_router(app: Arc<App>) -> Router {
+    let other = async |State(app): State<Arc<App>>, request: Request<Body>| {
+        let hint = format!("set GOPROXY={}", pages::goproxy_url_from_admin(&app, &request));
+        nothing_here("this address serves no modules", hint, &request)
+    };
+    let router = pages()
+        .route("/", any(pages::home_at_admin))
         .route("/robots.txt", any(pages::robots))
-        .fallback(any(protocol))
+        .fallback(any(other));
+    layered(router, app)
+}
+
+/// What is the same at every listener that has pages. Further names of ours are below `/-/`, which no module can be.
+fn pages() -> Router<Arc<App>> {
+    health().route("/version", any(pages::version)).route("/metrics", any(metrics::page))
+}
+
+fn health() -> Router<Arc<App>> {
+    Router::new().route("/healthz", any(pages::healthz)).route("/readyz", any(pages::readyz))
+}
+
+/// The same paths where the pages have a listener of their own.
+fn pages_elsewhere() -> Router<Arc<App>> {
+    let elsewhere = async |request: Request<Body>| {
+        let hint = "server.admin-listen says where".to_owned();
+        nothing_here("this server's pages are at another address", hint, &request)
+    };
+    let mut router = Router::new();
+    for path in ["/", "/healthz", "/readyz", "/version", "/metrics"] {
+        router = router.route(path, any(elsewhere));
+    }
+    router
+}
+
+fn layered(router: Router<Arc<App>>, app: Arc<App>) -> Router {
+    router
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard))
         .layer(CatchPanicLayer::custom(error_text::panicked))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app.metrics), access_log::log))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), access_log::log))
         .with_state(app)
+}
+
+/// Answers what is below the path prefix as if it were at the root.
+async fn below_prefix(app: &App, below: Router, mut request: Request<Body>) -> Response {
+    let Some(uri) = without_prefix(request.uri(), &app.site.path_prefix) else {
+        let text = format!("everything of this server is below {}", app.site.path_prefix);
+        let hint = format!("set GOPROXY={}", pages::goproxy_url(app, &request));
+        return nothing_here(&text, hint, &request);
+    };
+    *request.uri_mut() = uri;
+    match below.oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+/// The prefix itself is the root below it.
+fn without_prefix(uri: &Uri, prefix: &str) -> Option<Uri> {
+    let rest = uri.path_and_query()?.as_str().strip_prefix(prefix)?;
+    let rest: PathAndQuery = match rest.chars().next() {
+        Some('/') => rest.parse().ok()?,
+        None | Some('?') => format!("/{rest}").parse().ok()?,
+        Some(_) => return None,
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(rest);
+    Uri::from_parts(parts).ok()
+}
+
+fn nothing_here(why: &str, hint: String, request: &Request<Body>) -> Response {
+    let error = Error {
+        class: ErrorClass::Invalid,
+        message: format!("not found: {why}"),
+        failures: Vec::new(),
+        hint: Some(hint),
+        retry_after: None,
+    };
+    error_text::respond(&error, &access_log::request_id(request), true)
 }
 
 /// What is refused before anything looks at the path.

@@ -10,22 +10,28 @@ use stoa_module::ProxyList;
 use stoa_store::Store;
 use stoa_sumdb::GoSumDb;
 use stoa_upstream::{Chain, Client, Credential, ProxyEnvironment, Secret};
-use tokio::net::TcpListener;
 use tracing::{error, info, warn};
 
 use crate::command_socket;
-use crate::config::{self, Config, ListenAddress};
-use crate::http::{App, router};
+use crate::config::{self, Config, Listen};
+use crate::http::{App, Site, admin_router, router};
 use crate::server::{Bounds, Listener, serve};
 
 /// A server that is bound and has not yet answered anything.
 #[derive(Debug)]
 pub struct Server {
     app: Arc<App>,
-    listener: TcpListener,
+    /// For the protocol; at least one.
+    listeners: Vec<Listener>,
+    /// For everything else, where that is apart.
+    admin: Vec<Listener>,
     bounds: Bounds,
     store: Store,
 }
+
+/// Connections at once at `server.admin-listen` and at the command socket, each with their own: they are for a few
+/// people, scrapers and health checks, and are there when the protocol's listeners are full.
+const ADMIN_CONNECTIONS: usize = 64;
 
 impl Server {
     /// Opens the store, binds, and wires the rooms together.
@@ -35,9 +41,12 @@ impl Server {
     /// a newer layout.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
         let store = open_store(config).await?;
-        let listener = bind(&config.server.listen).await?;
-        let listening_on =
-            listener.local_addr().context("the listener has no address")?.to_string();
+        let server = &config.server;
+        let listeners = vec![bind(&server.listen, server.unix_mode, "--listen").await?];
+        let mut admin = Vec::new();
+        if let Some(listen) = &server.admin_listen {
+            admin.push(bind(listen, server.unix_mode, "server.admin-listen").await?);
+        }
         let upstream = upstream_settings(config);
         let instance_id = upstream.instance_id.clone();
         let client = Client::new(upstream).context("upstream settings")?;
@@ -46,7 +55,7 @@ impl Server {
             mirror,
             instance_id,
             max_request_line: usize::try_from(config.server.max_request_line).unwrap_or(usize::MAX),
-            listening_on,
+            site: site(config, &listeners, !admin.is_empty()),
             offline: config.server.offline,
             started: jiff::Timestamp::now(),
             metrics: Arc::default(),
@@ -57,12 +66,12 @@ impl Server {
             max_connections: config.server.max_connections,
             drain_timeout: config.server.drain_timeout,
         };
-        Ok(Self { app, listener, bounds, store })
+        Ok(Self { app, listeners, admin, bounds, store })
     }
 
-    /// `host:port`, with the port that was picked.
-    pub fn listening_on(&self) -> &str {
-        &self.app.listening_on
+    /// The protocol's URL, with the port that was picked; `unix:/path` for a unix socket.
+    pub fn url(&self) -> &str {
+        &self.app.site.url
     }
 
     /// The decisions, for tests that look behind HTTP.
@@ -73,24 +82,33 @@ impl Server {
     /// Serves until `stop` completes and what was being sent is finished, or the drain's time is over. Answers whether
     /// everything was finished.
     pub async fn run(self, stop: impl Future<Output = ()>) -> bool {
-        let Self { app, listener, bounds, store } = self;
-        let commands = command_server(&app, &store, bounds);
+        let Self { app, listeners, admin, bounds, store } = self;
+        let addresses = |listeners: &[Listener]| -> Option<String> {
+            let addresses: Vec<String> = listeners.iter().map(Listener::address).collect();
+            (!addresses.is_empty()).then(|| addresses.join(" "))
+        };
+        let (also, admin_at) = (addresses(&listeners[1..]), addresses(&admin));
+        let few = Bounds { max_connections: ADMIN_CONNECTIONS, ..bounds };
+        let commands = command_server(&app, &store, few);
         info!(
             version = env!("CARGO_PKG_VERSION"),
-            url = format!("http://{}", app.listening_on),
+            url = app.site.url,
+            also,
+            admin = admin_at,
             data_dir = %store.dir().display(),
             offline = app.offline,
             "stoa is listening"
         );
-        let listener = Listener::Tcp(listener);
-        let finished = serve(listener, router(Arc::clone(&app)), bounds, stop).await;
-        if let Some(commands) = commands {
-            commands.abort();
-        }
-        if let Err(error) = fs_err::remove_file(store.socket_path())
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            warn!(%error, "the command socket cannot be removed");
+        // The pages stay until everything else has ended: a drain is when somebody looks.
+        let pages = (!admin.is_empty()).then(|| {
+            let router = admin_router(Arc::clone(&app));
+            tokio::spawn(serve(admin, router, few, std::future::pending()))
+        });
+        let finished = serve(listeners, router(Arc::clone(&app)), bounds, stop).await;
+        for task in commands.into_iter().chain(pages) {
+            task.abort();
+            // Until it is dropped with its listener, whose file goes with it.
+            let _ = task.await;
         }
         drop(app);
         store.close().await;
@@ -102,14 +120,11 @@ fn command_server(
     app: &Arc<App>,
     store: &Store,
     bounds: Bounds,
-) -> Option<tokio::task::JoinHandle<()>> {
-    let path = store.socket_path();
-    match command_socket::bind(&path) {
+) -> Option<tokio::task::JoinHandle<bool>> {
+    match command_socket::bind(&store.socket_path()) {
         Ok(listener) => {
             let router = command_socket::router(Arc::clone(app));
-            Some(tokio::spawn(async move {
-                serve(Listener::Unix(listener), router, bounds, std::future::pending()).await;
-            }))
+            Some(tokio::spawn(serve(vec![listener], router, bounds, std::future::pending())))
         }
         // Serving modules does not depend on it; some file systems have no sockets, and paths may be too long.
         Err(error) => {
@@ -131,7 +146,7 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
             let socket = config.store.dir.join("stoa.sock");
             Err(match command_socket::ask_status(&socket).await {
                 Ok(status) => anyhow!(
-                    "{error}: stoa {} listens there on http://{}",
+                    "{error}: stoa {} listens there on {}",
                     status.version,
                     status.listening_on
                 ),
@@ -142,21 +157,29 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
     }
 }
 
-async fn bind(listen: &ListenAddress) -> anyhow::Result<TcpListener> {
-    let mut last = None;
-    for (host, port) in listen.candidates() {
-        match TcpListener::bind((host, port)).await {
-            Ok(listener) => return Ok(listener),
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(match last {
-        Some(error) if error.kind() == io::ErrorKind::AddrInUse => anyhow!(
-            "cannot listen on {listen}: the address is in use; choose another with --listen"
+async fn bind(listen: &Listen, unix_mode: u32, setting: &str) -> anyhow::Result<Listener> {
+    let bound = match listen {
+        Listen::Tcp(address) => Listener::bind_tcp(&address.candidates()).await,
+        Listen::Unix(path) => Listener::bind_unix(path, unix_mode).await,
+    };
+    bound.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow!(
+            "cannot listen on {listen}: the address is in use; choose another with {setting}"
         ),
-        Some(error) => anyhow!("cannot listen on {listen}: {error}"),
-        None => anyhow!("cannot listen on {listen}: it is no address"),
+        _ => anyhow!("cannot listen on {listen}: {error}"),
     })
+}
+
+fn site(config: &Config, listeners: &[Listener], admin_apart: bool) -> Site {
+    let path_prefix = config.server.path_prefix.clone();
+    let address = listeners.iter().find_map(Listener::tcp_address);
+    let url = match (address, listeners.first()) {
+        (Some(address), _) => format!("http://{address}{path_prefix}"),
+        (None, Some(listener)) => listener.address(),
+        (None, None) => String::new(),
+    };
+    let trusted_proxies = config.server.trusted_proxies.clone();
+    Site { url, address, tls: false, admin_apart, path_prefix, trusted_proxies }
 }
 
 fn upstream_settings(config: &Config) -> stoa_upstream::Settings {

@@ -9,13 +9,19 @@ use stoa_module::{Patterns, ProxyList};
 use stoa_sumdb::GoSumDb;
 
 use super::Config;
+use super::listen::{Listen, TrustedProxies, path_prefix, unix_mode};
 use super::places::Places;
 use super::show::{quote, quote_list, redact};
-use super::value::{ListenAddress, LogFormat, Raw, check_log_level};
+use super::value::{LogFormat, Raw, check_log_level};
 
 /// How a value is written, what it is checked for, and the field it goes into.
 pub(super) enum Kind {
-    Listen(fn(&mut Config, ListenAddress)),
+    Listen(fn(&mut Config, Listen)),
+    /// Empty is none.
+    OptionalListen(fn(&mut Config, Option<Listen>)),
+    UnixMode(fn(&mut Config, u32)),
+    PathPrefix(fn(&mut Config, String)),
+    TrustedProxies(fn(&mut Config, TrustedProxies)),
     Bool(fn(&mut Config, bool)),
     Count {
         least: u64,
@@ -63,9 +69,36 @@ impl Kind {
     ) -> Result<String, String> {
         match self {
             Self::Listen(set) => {
-                let address = ListenAddress::parse(&raw.text()?)?;
-                let shown = quote(&address.to_string());
-                set(config, address);
+                let listen = Listen::parse(&raw.text()?, places)?;
+                let shown = quote(&listen.to_string());
+                set(config, listen);
+                Ok(shown)
+            }
+            Self::OptionalListen(set) => {
+                let text = raw.text()?;
+                let listen = match text.as_str() {
+                    "" => None,
+                    text => Some(Listen::parse(text, places)?),
+                };
+                let shown = quote(&listen.as_ref().map(ToString::to_string).unwrap_or_default());
+                set(config, listen);
+                Ok(shown)
+            }
+            Self::UnixMode(set) => {
+                let mode = unix_mode(&raw.text()?)?;
+                set(config, mode);
+                Ok(quote(&format!("{mode:04o}")))
+            }
+            Self::PathPrefix(set) => {
+                let prefix = path_prefix(&raw.text()?)?;
+                let shown = quote(&prefix);
+                set(config, prefix);
+                Ok(shown)
+            }
+            Self::TrustedProxies(set) => {
+                let proxies = TrustedProxies::parse(&raw.list()?)?;
+                let shown = quote_list(proxies.items());
+                set(config, proxies);
                 Ok(shown)
             }
             Self::Bool(set) => {
@@ -178,7 +211,11 @@ impl Kind {
     /// What may be written there, for the reference.
     pub(super) fn form(&self) -> String {
         match self {
-            Self::Listen(_) => "address".to_owned(),
+            Self::Listen(_) => "address, or unix:path".to_owned(),
+            Self::OptionalListen(_) => "address, unix:path or nothing".to_owned(),
+            Self::UnixMode(_) => "permissions".to_owned(),
+            Self::PathPrefix(_) => "URL path".to_owned(),
+            Self::TrustedProxies(_) => "list of addresses, networks and unix".to_owned(),
             Self::Bool(_) => "true or false".to_owned(),
             Self::Count { least, most, .. } => format!("{least} to {most}"),
             Self::Cores(_) => "0 to 1024".to_owned(),
@@ -202,7 +239,9 @@ impl Kind {
     pub(super) fn literal(&self, text: &str) -> String {
         match self {
             Self::Bool(_) | Self::Count { .. } | Self::Cores(_) => text.to_owned(),
-            Self::Files(_) => quote_list(text.split(',').filter(|item| !item.is_empty())),
+            Self::Files(_) | Self::TrustedProxies(_) => {
+                quote_list(text.split(',').filter(|item| !item.is_empty()))
+            }
             _ => quote(text),
         }
     }

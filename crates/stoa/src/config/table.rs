@@ -79,9 +79,33 @@ pub(super) const SETTINGS: &[Setting] = &[
         "server.listen",
         "127.0.0.1:3000",
         Kind::Listen(|c, v| c.server.listen = v),
-        "Where to listen; :3000 is every address, port 0 picks a free one and logs it",
+        "Where to listen: :3000 is every address, port 0 picks a free one and logs it, unix:/run/stoa/stoa.sock is a unix socket; sockets that systemd passes come instead of it",
     )
     .short("--listen", "STOA_LISTEN", |s| s.listen.as_deref()),
+    Setting::new(
+        "server.admin-listen",
+        "",
+        Kind::OptionalListen(|c, v| c.server.admin_listen = v),
+        "Where to listen for everything that is not the protocol, which the other address then does not answer; empty is the same address for both",
+    ),
+    Setting::new(
+        "server.unix-mode",
+        "0660",
+        Kind::UnixMode(|c, v| c.server.unix_mode = v),
+        "The permissions of a unix socket: who may write to it may connect",
+    ),
+    Setting::new(
+        "server.path-prefix",
+        "",
+        Kind::PathPrefix(|c, v| c.server.path_prefix = v),
+        "The path below which everything is, like /goproxy, when a proxy before this server passes it on",
+    ),
+    Setting::new(
+        "server.trusted-proxies",
+        "",
+        Kind::TrustedProxies(|c, v| c.server.trusted_proxies = v),
+        "Proxies before this server whose X-Forwarded-For, -Proto, -Host and -Prefix are believed; unix is whoever comes over a unix socket",
+    ),
     Setting::new(
         "server.offline",
         "false",

@@ -52,7 +52,10 @@ fn effective(config: &Config, key: &str) -> (String, String) {
 /// Three values that are neither the default nor each other.
 fn samples(setting: &Setting) -> [&'static str; 3] {
     match setting.kind {
-        Kind::Listen(_) => ["127.0.0.1:1", ":2", "[::1]:3"],
+        Kind::Listen(_) | Kind::OptionalListen(_) => ["127.0.0.1:1", "unix:/run/2", "[::1]:3"],
+        Kind::UnixMode(_) => ["0600", "0666", "0777"],
+        Kind::PathPrefix(_) => ["/a", "/b/c", "/d"],
+        Kind::TrustedProxies(_) => ["10.0.0.0/8", "fd00::/8", "unix"],
         // There are only two; the middle one is the default.
         Kind::Bool(_) => ["true", "false", "true"],
         Kind::Count { .. } | Kind::Cores(_) => ["5", "6", "7"],
@@ -204,6 +207,11 @@ fn the_defaults_are_those_of_the_contract() {
     assert!(!server.offline);
     assert_eq!((server.header_timeout, server.drain_timeout), (seconds(10), seconds(30)));
     assert_eq!(server.write_timeout, seconds(60));
+    assert_eq!((&server.admin_listen, server.unix_mode), (&None, 0o660));
+    assert_eq!(
+        (server.path_prefix.as_str(), &server.trusted_proxies),
+        ("", &TrustedProxies::default())
+    );
     assert_eq!((server.max_connections, server.max_request_line), (4096, 8 << 10));
     assert_eq!(store.dir, Path::new("/home/gopher/.local/share/stoa"));
     assert_eq!((store.quarantine_size, store.memory), (256 << 20, 24 << 20));
@@ -468,7 +476,7 @@ fn service_links_and_credential_variables_are_no_mistakes() {
     .env("STOA_LISTEN", "0.0.0.0:3000");
     let config = given.load().unwrap();
     assert_eq!(config.store.dir, Path::new("/var/lib/stoa"));
-    assert_eq!((config.server.listen.host.as_str(), config.server.listen.port), ("0.0.0.0", 3000));
+    assert_eq!(config.server.listen.to_string(), "0.0.0.0:3000");
 }
 
 /// What is shown is itself a settings file that means the same.

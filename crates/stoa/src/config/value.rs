@@ -170,7 +170,8 @@ pub struct ListenAddress {
 impl ListenAddress {
     /// `127.0.0.1:3000`, `localhost:3000`, `[::1]:3000`, `:3000`. A name is not resolved here.
     pub fn parse(text: &str) -> Result<Self, String> {
-        const HINT: &str = "write 127.0.0.1:3000, localhost:3000, [::1]:3000 or :3000";
+        const HINT: &str =
+            "write 127.0.0.1:3000, localhost:3000, [::1]:3000, :3000 or unix:/run/stoa/stoa.sock";
         let wrong = |why: &str| Err(format!("{text:?} {why}: {HINT}"));
         if text.contains("://") {
             return wrong("is a URL, not an address");

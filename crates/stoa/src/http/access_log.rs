@@ -17,6 +17,8 @@ use tracing::{info, warn};
 
 use crate::http::REQUEST_ID;
 use crate::http::metrics::Metrics;
+use crate::http::{App, forwarded};
+use crate::server::{Peer, Way};
 
 /// The id of a request, put among its extensions.
 #[derive(Clone, Debug)]
@@ -66,18 +68,15 @@ pub fn request_id<B>(request: &Request<B>) -> String {
 }
 
 /// The outermost layer: gives the request its id and logs the answer.
-pub async fn log(
-    State(metrics): State<Arc<Metrics>>,
-    mut request: Request<Body>,
-    next: Next,
-) -> Response {
+pub async fn log(State(app): State<Arc<App>>, mut request: Request<Body>, next: Next) -> Response {
     let started = Instant::now();
     let id = given_id(&request).unwrap_or_else(new_id);
     request.extensions_mut().insert(Id(id.clone()));
-    metrics.began();
+    app.metrics.began();
     let mut awaited = Awaited(Some(Line {
-        metrics,
+        metrics: Arc::clone(&app.metrics),
         id: id.clone(),
+        client: client(&app, &request),
         method: request.method().to_string(),
         target: request.uri().path().to_owned(),
         status: None,
@@ -94,6 +93,12 @@ pub async fn log(
         line.answered = response.extensions_mut().remove::<Answered>();
     }
     response.map(|body| Body::new(Logged { body, sent: 0, whole: false, line }))
+}
+
+/// Who asked; none where the request did not come over a listener of ours.
+fn client(app: &App, request: &Request<Body>) -> Option<Peer> {
+    let way = request.extensions().get::<Way>()?;
+    Some(forwarded::client(&app.site.trusted_proxies, way.peer, request.headers()))
 }
 
 /// A proxy's or a client's own id, if it is short and plain.
@@ -116,6 +121,7 @@ fn new_id() -> String {
 struct Line {
     metrics: Arc<Metrics>,
     id: String,
+    client: Option<Peer>,
     method: String,
     target: String,
     /// None before there is an answer.
@@ -148,7 +154,7 @@ impl End {
 
 impl Line {
     fn write(self, bytes: u64, end: End) {
-        let Self { metrics, id, method, target, status, answered, started } = &self;
+        let Self { metrics, id, client, method, target, status, answered, started } = &self;
         let duration = started.elapsed();
         let duration_ms = duration.as_millis() as u64;
         let asked = answered.as_ref().and_then(|one| one.asked.as_ref());
@@ -163,10 +169,11 @@ impl Line {
         let source = answered.as_ref().and_then(|one| one.source.as_deref()).unwrap_or("");
         let target = (path.is_none() || !matches!(end, End::Whole)).then_some(target.as_str());
         let status = status.map(|status| status.as_u16());
+        let client = client.map(tracing::field::display);
         macro_rules! line {
             ($level:ident, $text:literal) => {
                 $level!(
-                    target: "access", request_id = id, method, status, kind, module.path = path,
+                    target: "access", request_id = id, client, method, status, kind, module.path = path,
                     module.version = version, url.path = target, outcome, source, bytes,
                     duration_ms, $text
                 )

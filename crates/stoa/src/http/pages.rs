@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, StatusCode, header};
+use http::{Request, StatusCode, header};
+use url::Url;
 
-use crate::http::App;
+use crate::http::{App, Site, forwarded};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -52,8 +54,18 @@ pub async fn robots() -> Response {
 }
 
 /// What this is, and the line to paste.
-pub async fn home(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    let base = base_url(&app, &headers);
+pub async fn home(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
+    let base = goproxy_url(&app, &request);
+    home_with(&app, &base).await
+}
+
+/// The same at `server.admin-listen`.
+pub async fn home_at_admin(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
+    let base = goproxy_url_from_admin(&app, &request);
+    home_with(&app, &base).await
+}
+
+async fn home_with(app: &App, base: &str) -> Response {
     let stored = match app.mirror.store().counts().await {
         Ok(counts) => format!(
             "Stored: {} of {}, {}.",
@@ -106,15 +118,25 @@ footer {{ color: #888; font-size: .85rem; margin-top: 3rem; }}
     page(StatusCode::OK, "text/html; charset=utf-8", html)
 }
 
-/// The URL under which the reader reached us. What a client sends goes into a page, so it must look like a host.
-fn base_url(app: &App, headers: &HeaderMap) -> String {
-    let plain = |host: &&str| {
-        let known =
-            |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']');
-        !host.is_empty() && host.len() <= 255 && host.bytes().all(known)
-    };
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).filter(plain);
-    format!("http://{}", host.unwrap_or(&app.listening_on))
+/// The protocol's URL for whoever asks at its own listener.
+pub(crate) fn goproxy_url(app: &App, request: &Request<Body>) -> String {
+    let Site { path_prefix, trusted_proxies, .. } = &app.site;
+    format!("{}{path_prefix}", forwarded::origin(trusted_proxies, request, &otherwise(&app.site)))
+}
+
+/// The protocol's URL for whoever asks at `server.admin-listen`: the same machine, another port.
+pub(crate) fn goproxy_url_from_admin(app: &App, request: &Request<Body>) -> String {
+    let Site { address, tls, path_prefix, trusted_proxies, .. } = &app.site;
+    let origin = forwarded::origin(trusted_proxies, request, &otherwise(&app.site));
+    let host = Url::parse(&origin).ok().and_then(|url| url.host_str().map(str::to_owned));
+    let host = host.unwrap_or_else(|| "localhost".to_owned());
+    let port = address.map(|address| format!(":{}", address.port())).unwrap_or_default();
+    format!("{}://{host}{port}{path_prefix}", if *tls { "https" } else { "http" })
+}
+
+/// The host for those who name none.
+fn otherwise(site: &Site) -> String {
+    site.address.map_or_else(|| "localhost".to_owned(), |address| address.to_string())
 }
 
 /// For people: "1 module", "2 modules".
