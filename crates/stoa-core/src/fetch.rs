@@ -10,7 +10,7 @@ use stoa_module::{
 };
 use stoa_store::{ArtifactRecord, QuarantineNote, State, Temporary};
 use stoa_sumdb::RecordHashes;
-use stoa_upstream::{Bounds, Failure, Source, Stage};
+use stoa_upstream::{Bounds, Failure, Source, Stage, Use};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
@@ -152,9 +152,9 @@ impl Mirror {
         let store_failed = |error: stoa_store::Error| Stop::All(Error::store(&asked, &error));
         let path = module.escaped_file(artifact);
         let client = &self.inner.client;
-        let place = self.inner.permits.place(source, header).await?;
+        let place = self.inner.permits.place(client, source, header).await?;
         let mut temporary = self.inner.store.temporary().await.map_err(store_failed)?;
-        let download = client.download(source, &path, &bounds, via, temporary.file());
+        let download = client.download(source, Use::Modules, &path, &bounds, via, temporary.file());
         // A large body takes what it takes while it moves; a small one has no excuse.
         let downloaded = if artifact == Artifact::Zip {
             download.await
@@ -419,8 +419,9 @@ impl Mirror {
     ) -> Result<Bytes, Failure> {
         let settings = &self.inner.settings;
         let header = settings.bound(settings.list_timeout, has_alternative);
-        let _place = self.inner.permits.place(source, header).await?;
-        self.inner.client.get(source, path, &Bounds { header, max_bytes }, via).await
+        let client = &self.inner.client;
+        let _place = self.inner.permits.place(client, source, header).await?;
+        client.get(source, Use::Modules, path, &Bounds { header, max_bytes }, via).await
     }
 }
 

@@ -204,6 +204,11 @@ impl Mirror {
         ]
     }
 
+    /// For what it has counted, and for its breakers.
+    pub fn client(&self) -> &Client {
+        &self.inner.client
+    }
+
     pub fn is_private(&self, path: &ModulePath) -> bool {
         self.inner.policy.is_private(path)
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use stoa_module::ErrorClass;
-use stoa_upstream::{Failure, Source, Stage};
+use stoa_upstream::{Client, Failure, Source, Stage, Use};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// One semaphore for each host of the configuration; there are few.
@@ -23,9 +23,11 @@ impl Permits {
         Self { each, hosts: Mutex::new(HashMap::new()) }
     }
 
-    /// Waits for a place at the source, at most as long as its answer might take.
+    /// Waits for a place at the source, at most as long as its answer might take, and no longer than the source is worth
+    /// asking.
     pub(crate) async fn place(
         &self,
+        client: &Client,
         source: &Source,
         patience: Duration,
     ) -> Result<OwnedSemaphorePermit, Failure> {
@@ -34,7 +36,13 @@ impl Permits {
             let of = hosts.entry(source.host().to_owned());
             Arc::clone(of.or_insert_with(|| Arc::new(Semaphore::new(self.each))))
         };
-        match tokio::time::timeout(patience, places.acquire_owned()).await {
+        let placed = tokio::time::timeout(patience, places.acquire_owned());
+        let placed = tokio::select! {
+            biased;
+            failure = client.refusing(source, Use::Modules) => return Err(failure),
+            placed = placed => placed,
+        };
+        match placed {
             Ok(Ok(place)) => Ok(place),
             Ok(Err(_)) | Err(_) => Err(Failure {
                 retry_after: Some(COME_BACK),
@@ -57,14 +65,15 @@ mod tests {
     #[tokio::test]
     async fn a_full_source_leaves_the_others_alone() {
         let source = |url: &str| Source::from_url(&url::Url::parse(url).unwrap()).unwrap();
+        let client = Client::new(stoa_upstream::Settings::default()).unwrap();
         let permits = Permits::new(1);
         let (slow, fast) = (source("http://slow.example.com"), source("http://fast.example.com"));
-        let held = permits.place(&slow, Duration::ZERO).await.unwrap();
-        let refused = permits.place(&slow, Duration::ZERO).await.unwrap_err();
+        let held = permits.place(&client, &slow, Duration::ZERO).await.unwrap();
+        let refused = permits.place(&client, &slow, Duration::ZERO).await.unwrap_err();
         assert_eq!(refused.class, ErrorClass::Unavailable);
         assert!(refused.retry_after.is_some());
-        let _other = permits.place(&fast, Duration::ZERO).await.unwrap();
+        let _other = permits.place(&client, &fast, Duration::ZERO).await.unwrap();
         drop(held);
-        let _again = permits.place(&slow, Duration::ZERO).await.unwrap();
+        let _again = permits.place(&client, &slow, Duration::ZERO).await.unwrap();
     }
 }

@@ -34,7 +34,7 @@ use stoa_store::Store;
 use stoa_sumdb::{
     Lookup, Plan, RecordHashes, SignedTreeHead, Tile, TileLevel, VerifierKey, lookup_path,
 };
-use stoa_upstream::{Bounds, Chain, Client, Failure, Source};
+use stoa_upstream::{Bounds, Chain, Client, Failure, Source, Use};
 use tracing::{debug, error, warn};
 use url::Url;
 
@@ -510,7 +510,7 @@ impl Database {
     ) -> Result<Bytes, Failure> {
         let path = format!("{}{path}", road.prefix);
         let bounds = Bounds { header, max_bytes: MAX_BYTES };
-        self.inner.client.get(&road.source, &path, &bounds, via).await
+        self.inner.client.get(&road.source, Use::Database, &path, &bounds, via).await
     }
 }
 

@@ -11,9 +11,11 @@ use fs_err::tokio::File;
 use reqwest::dns::Resolve;
 use stoa_module::{ErrorClass, Sha256};
 
-use crate::client::body::{FileSink, MemorySink, Sink};
+use crate::breaker::{BreakerStatus, Circuits, HostCounters, Use};
+use crate::client::body::{Counted, FileSink, MemorySink, Sink};
 use crate::client::budget::Budget;
 use crate::client::exchange::Http;
+use crate::client::passage::Passage;
 use crate::client::resolver::SystemResolver;
 use crate::credentials::Credentials;
 use crate::error::Error;
@@ -25,10 +27,12 @@ use crate::source::{Base, Source};
 use crate::via;
 
 mod body;
-mod budget;
+pub(crate) mod budget;
 mod directory;
 mod exchange;
 mod fault;
+mod passage;
+mod probe;
 mod resolver;
 mod tls;
 mod words;
@@ -60,8 +64,10 @@ pub struct Client {
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     http: Http,
+    circuits: Circuits,
+    connect_timeout: Duration,
     tries: u32,
     backoff: Duration,
     stall_timeout: Duration,
@@ -72,6 +78,15 @@ struct Inner {
 enum Encoding {
     Gzip,
     Identity,
+}
+
+/// What is asked of whom.
+struct Question<'s> {
+    source: &'s Source,
+    used_for: Use,
+    path: &'s str,
+    via: &'s str,
+    encoding: Encoding,
 }
 
 /// Where one request goes.
@@ -98,18 +113,40 @@ impl Client {
         let credentials = Credentials::new(settings.credentials.clone(), netrc)?;
         let proxies = Arc::new(Proxies::new(&settings.proxy)?);
         let http = Http::new(&settings, credentials, proxies, resolver)?;
-        let Settings { retries, backoff, stall_timeout, .. } = settings;
-        let inner = Inner { http, tries: retries.max(1), backoff, stall_timeout };
+        let circuits = Circuits::new(settings.breakers, settings.probe_pause);
+        let Settings { connect_timeout, retries, backoff, stall_timeout, .. } = settings;
+        let tries = retries.max(1);
+        let inner = Inner { http, circuits, connect_timeout, tries, backoff, stall_timeout };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The breaker of every host and use that was asked so far, in a steady order.
+    pub fn breakers(&self) -> Vec<BreakerStatus> {
+        self.inner.circuits.all().iter().map(|circuit| circuit.status()).collect()
+    }
+
+    /// What was asked of every host so far, for each use, in a steady order.
+    pub fn counters(&self) -> Vec<HostCounters> {
+        self.inner.circuits.all().iter().map(|circuit| circuit.counted()).collect()
+    }
+
+    /// Completes with the failure that a request would meet, as soon as the source's breaker is open: for those who wait
+    /// for something else before they ask.
+    pub async fn refusing(&self, source: &Source, used_for: Use) -> Failure {
+        match self.inner.circuits.of(source, used_for) {
+            Some(circuit) => circuit.refusing().await.at(source),
+            None => std::future::pending().await,
+        }
     }
 
     /// Reads a small file into memory, within twice the bound on its first byte.
     ///
-    /// `path` is relative and case-escaped: `rsc.io/quote/@v/list`, `sumdb/sum.golang.org/latest`. `via` is the
+    /// `used_for` decides which breaker of the host is meant, and so what else a failure stands for. `path` is relative and case-escaped: `rsc.io/quote/@v/list`, `sumdb/sum.golang.org/latest`. `via` is the
     /// inbound request's `Via`, empty if there was none.
     pub async fn get(
         &self,
         source: &Source,
+        used_for: Use,
         path: &str,
         bounds: &Bounds,
         via: &str,
@@ -117,14 +154,14 @@ impl Client {
         let mut sink = MemorySink::default();
         // A small body has no excuse for taking longer than the wait for it.
         let whole = bounds.header * 2;
-        let fetch = self.fetch(source, path, bounds, via, Encoding::Gzip, &mut sink);
-        if let Ok(fetched) = tokio::time::timeout(whole, fetch).await {
-            fetched?;
-        } else {
+        let question = Question { source, used_for, path, via, encoding: Encoding::Gzip };
+        let fetch = self.fetch(&question, bounds, &mut sink);
+        let fetched = tokio::time::timeout(whole, fetch).await.unwrap_or_else(|_| {
             let detail = format!("timeout after {}", span(whole));
-            return Err(Failure::new(ErrorClass::Timeout, Stage::Body, source, detail));
-        }
-        Ok(sink.into_bytes())
+            Err(Failure::new(ErrorClass::Timeout, Stage::Body, source, detail))
+        });
+        self.count(source, used_for, &fetched);
+        fetched.map(|()| sink.into_bytes())
     }
 
     /// Writes a file of any size to `into`, from its start, hashing it on the way; what was in `into` is cut off, at a
@@ -136,6 +173,7 @@ impl Client {
     pub async fn download(
         &self,
         source: &Source,
+        used_for: Use,
         path: &str,
         bounds: &Bounds,
         via: &str,
@@ -145,25 +183,30 @@ impl Client {
             Ok(descriptor) => FileSink::new(descriptor.into()),
             Err(error) => return Err(fault::of_write(&error).at(source, 0)),
         };
-        self.fetch(source, path, bounds, via, Encoding::Identity, &mut sink).await?;
-        Ok(sink.into_downloaded())
+        let question = Question { source, used_for, path, via, encoding: Encoding::Identity };
+        let fetched = self.fetch(&question, bounds, &mut sink).await;
+        self.count(source, used_for, &fetched);
+        fetched.map(|()| sink.into_downloaded())
+    }
+
+    fn count(&self, source: &Source, used_for: Use, outcome: &Result<(), Failure>) {
+        if let Some(circuit) = self.inner.circuits.of(source, used_for) {
+            circuit.counters.ended(outcome);
+        }
     }
 
     /// The one place where anything is tried again.
     async fn fetch(
         &self,
-        source: &Source,
-        path: &str,
+        question: &Question<'_>,
         bounds: &Bounds,
-        via: &str,
-        encoding: Encoding,
         sink: &mut impl Sink,
     ) -> Result<(), Failure> {
-        let target = match self.target(source, path, via, encoding) {
-            Ok(target) => target,
-            Err(fault) => return Err(fault.at(source, 0)),
-        };
+        let &Question { source, used_for, path, .. } = question;
+        let target = self.target(question).map_err(|fault| fault.at(source, 0))?;
         let mut waiting = Budget::new(bounds.header);
+        let entered = Passage::enter(&self.inner, source, used_for, path, &mut waiting).await;
+        let mut passage = entered?;
         let mut pauses = ExponentialBuilder::new()
             .with_min_delay(self.inner.backoff)
             .with_max_delay(self.inner.backoff * 8)
@@ -173,35 +216,37 @@ impl Client {
         let mut tries = 0;
         loop {
             tries += 1;
-            let fault = match self.once(&target, &mut waiting, bounds.max_bytes, sink).await {
+            let once = self.once(&target, passage.as_mut(), &mut waiting, bounds.max_bytes, sink);
+            let fault = match once.await {
                 Ok(()) => return Ok(()),
                 Err(fault) => fault,
             };
             let pause = if fault.passing { pauses.next() } else { None };
-            let Some(pause) = pause.map(|pause| pause.max(fault.retry_after.unwrap_or_default()))
-            else {
-                return Err(fault.at(source, tries));
+            let pause = pause
+                .map(|pause| pause.max(fault.retry_after.unwrap_or_default()))
+                .filter(|&pause| pause <= LONGEST_PAUSE && waiting.affords(pause));
+            let Some(pause) = pause else {
+                return Err(ended(fault, passage.as_ref(), source, tries));
             };
-            if pause > LONGEST_PAUSE || !waiting.affords(pause) {
-                return Err(fault.at(source, tries));
-            }
             tracing::debug!(
                 upstream.host = source.host(),
                 detail = fault.detail,
                 tries,
                 "the upstream is tried again"
             );
-            waiting.pause(pause).await;
+            match &passage {
+                None => waiting.pause(pause).await,
+                // Others may find out meanwhile that asking again is in vain.
+                Some(passage) => tokio::select! {
+                    () = waiting.pause(pause) => passage.circuit().counters.retried(),
+                    _ = passage.refusing() => return Err(fault.at(source, tries)),
+                },
+            }
         }
     }
 
-    fn target<'s>(
-        &self,
-        source: &'s Source,
-        path: &str,
-        via: &str,
-        encoding: Encoding,
-    ) -> Result<Target<'s>, Fault> {
+    fn target<'s>(&self, question: &Question<'s>) -> Result<Target<'s>, Fault> {
+        let &Question { source, path, via, encoding, .. } = question;
         let absent = |stage, detail| Err(Fault::new(ErrorClass::NotFound, stage, detail));
         match source {
             Source::Http(base) => {
@@ -217,6 +262,7 @@ impl Client {
     async fn once(
         &self,
         target: &Target<'_>,
+        passage: Option<&mut Passage<'_>>,
         waiting: &mut Budget,
         max_bytes: u64,
         sink: &mut impl Sink,
@@ -225,8 +271,14 @@ impl Client {
         let stall = self.inner.stall_timeout;
         match target {
             Target::Http { base, url, encoding, via } => {
-                let answer = self.inner.http.ask(base, url, *encoding, via, waiting).await?;
-                body::copy(answer, max_bytes, stall, sink).await
+                let (patience, whole) = (waiting.left(), waiting.whole());
+                let ask = self.inner.http.ask(base, url, *encoding, via, waiting);
+                let Some(passage) = passage else {
+                    return body::copy(ask.await?, max_bytes, stall, sink).await;
+                };
+                let answer = passage.header(patience, whole, ask).await?;
+                let counters = &passage.circuit().counters;
+                body::copy(Counted { answer, counters }, max_bytes, stall, sink).await
             }
             Target::File(path) => {
                 let file = directory::open(path, waiting).await?;
@@ -234,4 +286,12 @@ impl Client {
             }
         }
     }
+}
+
+/// The end of a request that failed, reported to its host's breaker.
+fn ended(fault: Fault, passage: Option<&Passage<'_>>, source: &Source, tries: u32) -> Failure {
+    if let Some(passage) = passage {
+        passage.failed(&fault);
+    }
+    fault.at(source, tries)
 }

@@ -102,11 +102,27 @@ pub(crate) struct Fault {
     pub(crate) retry_after: Option<Duration>,
     /// Another try may well succeed.
     pub(crate) passing: bool,
+    /// Of the answer, if there was one.
+    pub(crate) status: Option<u16>,
+    /// Met at another host, to which the source's had redirected.
+    pub(crate) elsewhere: bool,
+    /// Not waited for any longer, because others were answered nothing either.
+    pub(crate) given_up: bool,
 }
 
 impl Fault {
     pub(crate) fn new(class: ErrorClass, stage: Stage, detail: impl Into<String>) -> Self {
-        Self { class, stage, detail: detail.into(), text: None, retry_after: None, passing: false }
+        Self {
+            class,
+            stage,
+            detail: detail.into(),
+            text: None,
+            retry_after: None,
+            passing: false,
+            status: None,
+            elsewhere: false,
+            given_up: false,
+        }
     }
 
     pub(crate) fn passing(mut self) -> Self {

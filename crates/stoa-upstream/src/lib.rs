@@ -53,6 +53,7 @@
 //! - The outgoing proxy is chosen by Go's rules, not by reqwest's.
 #![forbid(unsafe_code)]
 
+mod breaker;
 mod chain;
 mod client;
 mod credentials;
@@ -66,6 +67,7 @@ mod via;
 
 pub use reqwest::dns;
 
+pub use crate::breaker::{BreakerState, BreakerStatus, HostCounters, Use};
 pub use crate::chain::{Chain, Entry, Step, Walk, deciding};
 pub use crate::client::{Bounds, Client, Downloaded};
 pub use crate::error::Error;

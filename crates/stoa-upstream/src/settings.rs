@@ -24,6 +24,10 @@ pub struct Settings {
     pub retries: u32,
     /// The first pause between two tries; it doubles, with jitter, up to eight times this.
     pub backoff: Duration,
+    /// Whether a host that answers nothing is left alone until a probe finds it again.
+    pub breakers: bool,
+    /// The longest pause between two probes of such a host. The first is a second, if that is shorter.
+    pub probe_pause: Duration,
     /// How many redirects are followed for one request.
     pub max_redirects: usize,
     /// PEM files with certificates of authorities that are trusted besides the system's.
@@ -48,6 +52,8 @@ impl Default for Settings {
             stall_timeout: Duration::from_secs(20),
             retries: 3,
             backoff: Duration::from_millis(200),
+            breakers: true,
+            probe_pause: Duration::from_secs(10),
             max_redirects: 10,
             ca_files: Vec::new(),
             credentials: Vec::new(),

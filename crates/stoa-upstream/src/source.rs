@@ -160,6 +160,22 @@ impl Base {
         self.confined
     }
 
+    /// What tells its host from others: `host`, or `host:port` where the port is not that of https.
+    pub(crate) fn origin(&self) -> String {
+        let host = self.url.host_str().unwrap_or_default();
+        match self.url.port_or_known_default() {
+            Some(port) if self.url.scheme() != "https" || port != 443 => format!("{host}:{port}"),
+            _ => host.to_owned(),
+        }
+    }
+
+    /// The base address with a slash at its end.
+    pub(crate) fn root(&self) -> Url {
+        let mut url = self.url.clone();
+        url.set_path(&format!("{}/", self.path()));
+        url
+    }
+
     /// The address of a file below the base.
     pub(crate) fn join(&self, path: &str) -> Result<Url, Fault> {
         let mut joined = self.path().to_owned();

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use url::Url;
 
-use crate::{Bounds, Client, Failure, Settings, Source};
+use crate::{Bounds, Client, Failure, Settings, Source, Use};
 
 /// Long enough that no healthy request on loopback meets it.
 const AMPLE: Bounds = Bounds { header: Duration::from_secs(20), max_bytes: 1 << 20 };
@@ -40,7 +40,7 @@ fn source(url: &str) -> Source {
 }
 
 async fn get(client: &Client, url: &str) -> Result<Bytes, Failure> {
-    client.get(&source(url), "example.com/m/@v/list", &AMPLE, "").await
+    client.get(&source(url), Use::Modules, "example.com/m/@v/list", &AMPLE, "").await
 }
 
 /// What failed, as `class stage tries: detail`.

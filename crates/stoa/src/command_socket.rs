@@ -13,6 +13,7 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
+use stoa_upstream::BreakerStatus;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -30,6 +31,37 @@ pub struct Status {
     pub offline: bool,
     /// Times the checksum database contradicted itself since the start.
     pub security_errors: u64,
+    /// Every upstream that was asked so far, apart for modules and for the checksum database.
+    #[serde(default)]
+    pub upstreams: Vec<Upstream>,
+}
+
+/// Whether an upstream is asked, and why not.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Upstream {
+    /// `host`, or `host:port`.
+    pub host: String,
+    /// `modules` or `database`.
+    pub used_for: String,
+    /// `closed`, `open` or `half-open`.
+    pub breaker: String,
+    pub reason: Option<String>,
+    pub since: Option<jiff::Timestamp>,
+    /// Absent also when the next request is the probe.
+    pub next_probe: Option<jiff::Timestamp>,
+}
+
+impl From<BreakerStatus> for Upstream {
+    fn from(status: BreakerStatus) -> Self {
+        Self {
+            host: status.host,
+            used_for: status.used_for.as_str().to_owned(),
+            breaker: status.state.as_str().to_owned(),
+            reason: status.reason,
+            since: status.since,
+            next_probe: status.next_probe,
+        }
+    }
 }
 
 /// What the socket answers.
@@ -49,6 +81,7 @@ async fn status(State(app): State<Arc<App>>) -> Json<Status> {
         started: app.started,
         offline: app.offline,
         security_errors: app.mirror.database().map_or(0, stoa_core::Database::security_errors),
+        upstreams: app.mirror.client().breakers().into_iter().map(Upstream::from).collect(),
     })
 }
 

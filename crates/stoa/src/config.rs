@@ -122,6 +122,10 @@ pub struct Upstream {
     pub stall_timeout: Duration,
     /// At least 1.
     pub tries: u32,
+    /// Whether a dead upstream is left alone.
+    pub breaker: bool,
+    /// The longest between two probes of one.
+    pub probe_pause: Duration,
     pub max_redirects: usize,
     /// Fetches at once.
     pub max_concurrent: usize,
@@ -359,6 +363,8 @@ impl Config {
                 alternative_timeout: no_time,
                 stall_timeout: no_time,
                 tries: 0,
+                breaker: false,
+                probe_pause: no_time,
                 max_redirects: 0,
                 max_concurrent: 0,
                 ca_files: Vec::new(),

@@ -188,6 +188,8 @@ fn upstream_settings(config: &Config) -> stoa_upstream::Settings {
         connect_timeout: upstream.connect_timeout,
         stall_timeout: upstream.stall_timeout,
         retries: upstream.tries,
+        breakers: upstream.breaker,
+        probe_pause: upstream.probe_pause,
         max_redirects: upstream.max_redirects,
         ca_files: upstream.ca_files.clone(),
         credentials: config.credentials.iter().map(credential).collect(),

@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use stoa_module::{ErrorClass, Separator};
-use stoa_upstream::{Bounds, Chain, Entry, Failure, Source, Stage};
+use stoa_upstream::{Bounds, Chain, Entry, Failure, Source, Stage, Use};
 
 use crate::sumdb::{Database, MAX_BYTES, SUPPORTED_TTL, UNSUPPORTED_TTL};
 
@@ -73,8 +73,8 @@ impl<'a> Roads<'a> {
             return None;
         }
         self.next += 1;
-        // After others have failed a client has waited long enough to be told so.
-        let patience = if failures.is_empty() {
+        // After others have failed a client has waited long enough to be told so; not if they were not even asked.
+        let patience = if failures.iter().all(|failure| failure.tries == 0) {
             settings.timeout
         } else {
             settings.timeout.min(settings.alternative_timeout)
@@ -109,7 +109,8 @@ impl Database {
         }
         let path = format!("sumdb/{}/supported", self.name());
         let bounds = Bounds { header: bound, max_bytes: MAX_BYTES };
-        let is = match self.inner.client.get(source, &path, &bounds, via).await {
+        let asked = self.inner.client.get(source, Use::Database, &path, &bounds, via).await;
+        let is = match asked {
             Ok(_) => true,
             Err(failure) if failure.class == ErrorClass::NotFound => false,
             Err(failure) => return Err(failure),

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use sha2::Digest as _;
 use stoa_module::{ErrorClass, Sha256};
 
+use crate::breaker::counters::Counters;
 use crate::client::Downloaded;
 use crate::client::budget::{Budget, Spent};
 use crate::client::fault;
@@ -94,6 +95,24 @@ fn broken(mut fault: Fault, received: u64, length: Option<u64>) -> Fault {
 fn too_large(max_bytes: u64) -> Fault {
     let detail = format!("body: larger than the limit of {max_bytes} bytes");
     Fault::new(ErrorClass::Corrupt, Stage::Body, detail)
+}
+
+/// An answer whose bytes are counted as they come.
+pub(crate) struct Counted<'c, A> {
+    pub(crate) answer: A,
+    pub(crate) counters: &'c Counters,
+}
+
+impl<A: Answer> Answer for Counted<'_, A> {
+    fn length(&self) -> Option<u64> {
+        self.answer.length()
+    }
+
+    async fn chunk(&mut self) -> Result<Option<Bytes>, Fault> {
+        let chunk = self.answer.chunk().await?;
+        self.counters.received(chunk.as_ref().map_or(0, Bytes::len));
+        Ok(chunk)
+    }
 }
 
 #[derive(Debug, Default)]

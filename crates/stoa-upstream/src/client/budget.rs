@@ -21,6 +21,10 @@ impl Budget {
         self.whole
     }
 
+    pub(crate) fn left(&self) -> Duration {
+        self.left
+    }
+
     /// Waits for something for as long as the budget lasts, and takes off what it took.
     pub(crate) async fn spend<F: Future>(&mut self, awaited: F) -> Result<F::Output, Spent> {
         let began = Instant::now();

@@ -138,6 +138,20 @@ impl Http {
         }
     }
 
+    /// Asks once, and tells the status that comes back, whatever it is. No redirect is followed.
+    pub(crate) async fn knock(
+        &self,
+        base: &Base,
+        url: &Url,
+        waiting: &mut Budget,
+    ) -> Result<StatusCode, Fault> {
+        let via = via::forward("", &self.via);
+        let response = self.send(base, url, true, Encoding::Gzip, &via, waiting).await?;
+        let status = response.status();
+        discard(response).await;
+        Ok(status)
+    }
+
     async fn send(
         &self,
         base: &Base,
@@ -186,6 +200,7 @@ impl Http {
 /// Says at which host something failed, if a redirect has led to another than the source's.
 fn at_hop(mut fault: Fault, base: &Base, url: &Url) -> Fault {
     if !same_origin(base.url(), url) {
+        fault.elsewhere = true;
         let host = url.host_str().unwrap_or_default();
         fault.detail = format!("{} (redirected to {host})", fault.detail);
     }

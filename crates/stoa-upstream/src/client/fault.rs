@@ -9,9 +9,13 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use stoa_module::ErrorClass;
 
+use crate::breaker::state::Sign;
 use crate::failure::{Fault, Stage, span};
 
 const DAY: Duration = Duration::from_hours(24);
+
+/// A shorter wait says nothing about the host: its caller was in a hurry.
+const LEAST_SILENCE: Duration = Duration::from_millis(500);
 
 /// Why no answer came.
 pub(crate) fn of_send(
@@ -87,6 +91,7 @@ pub(crate) fn of_status(status: StatusCode, retry_after: Option<Duration>) -> Fa
     };
     let mut fault = Fault::new(class, Stage::Http, format!("http {}", status.as_u16()));
     fault.retry_after = retry_after;
+    fault.status = Some(status.as_u16());
     fault.passing = match status.as_u16() {
         502..=504 => true,
         // Without a date, asking again at once would only prove the upstream right.
@@ -94,6 +99,24 @@ pub(crate) fn of_status(status: StatusCode, retry_after: Option<Duration>) -> Fa
         _ => false,
     };
     fault
+}
+
+/// What a fault says about the source's host, after a wait of so long. Where a redirect led and failed, the host had
+/// answered; and bytes that are no HTTP, or the wrong HTTP, came without a wait, which is all that a breaker saves.
+pub(crate) fn sign(fault: &Fault, waited: Duration, connect_timeout: Duration) -> Sign {
+    let is_timeout = fault.class == ErrorClass::Timeout;
+    match (fault.stage, fault.status) {
+        (Stage::Git | Stage::Local, _) => Sign::Nothing,
+        _ if fault.given_up => Sign::Nothing,
+        _ if fault.elsewhere => Sign::Answer,
+        (_, Some(500..)) => Sign::Failing,
+        (Stage::Body, _) | (_, Some(_)) => Sign::Answer,
+        _ if is_timeout && waited < LEAST_SILENCE.min(connect_timeout) => Sign::Nothing,
+        (Stage::Dns | Stage::Connect | Stage::Tls, None) => Sign::Unreachable,
+        (Stage::Http, None) if is_timeout => Sign::Silence,
+        (Stage::Http, None) if fault.class == ErrorClass::Unavailable => Sign::Failing,
+        (Stage::Http, None) => Sign::Answer,
+    }
 }
 
 /// Why the downloaded file could not be written.

@@ -4,7 +4,7 @@ use stoa_module::ErrorClass;
 
 use super::server::{Do, Server, head, ok, reply};
 use super::{AMPLE, client, get, short, source};
-use crate::{Bounds, Failure, Source};
+use crate::{Bounds, Failure, Source, Use};
 
 #[tokio::test]
 async fn asks_as_the_go_command_does() {
@@ -12,7 +12,7 @@ async fn asks_as_the_go_command_does() {
     let client = client();
     let check = async |base: &str, path: &str, expected: &str| {
         let base = source(&format!("{}{base}", server.url()));
-        assert_eq!(client.get(&base, path, &AMPLE, "").await.unwrap(), "v1.0.0\n");
+        assert_eq!(client.get(&base, Use::Modules, path, &AMPLE, "").await.unwrap(), "v1.0.0\n");
         let asked = server.asked().pop().unwrap();
         assert_eq!(asked.line(), format!("GET {expected} HTTP/1.1"));
     };
@@ -42,8 +42,11 @@ async fn says_who_asks() {
     let directory = tempfile::tempdir().unwrap();
     let file = fs_err::tokio::File::create(directory.path().join("zip")).await.unwrap();
     let client = client();
-    client.get(&source, "a/@v/list", &AMPLE, "1.1 cdn, 1.1 stoa-other").await.unwrap();
-    client.download(&source, "a/@v/v1.0.0.zip", &AMPLE, "", &file).await.unwrap();
+    client
+        .get(&source, Use::Modules, "a/@v/list", &AMPLE, "1.1 cdn, 1.1 stoa-other")
+        .await
+        .unwrap();
+    client.download(&source, Use::Modules, "a/@v/v1.0.0.zip", &AMPLE, "", &file).await.unwrap();
     let [small, large] = &server.asked()[..] else { panic!("two requests") };
     assert_eq!(small.header("via"), Some("1.1 cdn, 1.1 stoa-other, 1.1 stoa-test"));
     assert_eq!(small.header("user-agent"), Some("stoa/test"));
@@ -61,7 +64,7 @@ async fn never_asks_outside_the_base() {
     for path in
         ["", "/", "a//b", "../x", "a/../../x", "a/./b", "a/b/", "/etc/passwd", "a\\b", "a\0b"]
     {
-        let failure = client.get(&source, path, &AMPLE, "").await.unwrap_err();
+        let failure = client.get(&source, Use::Modules, path, &AMPLE, "").await.unwrap_err();
         assert_eq!(short(&failure), "invalid local 0: impossible file name", "{path:?}");
     }
     assert_eq!(server.connections(), 0);
@@ -204,7 +207,8 @@ async fn sources_that_are_never_asked() {
     let client = client();
     let bounds = Bounds { max_bytes: 1, ..AMPLE };
     let check = async |source: Source, expected: &str| {
-        let failure = client.get(&source, "a/@v/list", &bounds, "").await.unwrap_err();
+        let failure =
+            client.get(&source, Use::Modules, "a/@v/list", &bounds, "").await.unwrap_err();
         assert_eq!(failure.class, ErrorClass::NotFound);
         assert_eq!(short(&failure), expected);
         let Failure { source: name, .. } = failure;
@@ -222,6 +226,6 @@ async fn can_be_asked_from_any_thread() {
     let client = client();
     let directory = tempfile::tempdir().unwrap();
     let file = fs_err::tokio::File::create(directory.path().join("zip")).await.unwrap();
-    is_send(client.get(&Source::Off, "a", &AMPLE, ""));
-    is_send(client.download(&Source::Off, "a", &AMPLE, "", &file));
+    is_send(client.get(&Source::Off, Use::Modules, "a", &AMPLE, ""));
+    is_send(client.download(&Source::Off, Use::Modules, "a", &AMPLE, "", &file));
 }

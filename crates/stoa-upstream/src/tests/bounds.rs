@@ -10,7 +10,7 @@ use tokio::io::AsyncSeekExt as _;
 
 use super::server::{Do, Server, head, ok, reply};
 use super::{AMPLE, client, settings, short, source};
-use crate::{Bounds, Client, Downloaded, Settings};
+use crate::{Bounds, Client, Downloaded, Settings, Use};
 
 const SMALL: Bounds = Bounds { header: AMPLE.header, max_bytes: 1000 };
 
@@ -43,7 +43,7 @@ async fn bodies() {
     let check = async |answer: Vec<Do>, expected: Result<&[u8], &str>| {
         let server = Server::start(move |_, _| answer.clone()).await;
         let source = source(&server.url());
-        let outcome = client.get(&source, "a/@v/list", &SMALL, "").await;
+        let outcome = client.get(&source, Use::Modules, "a/@v/list", &SMALL, "").await;
         assert_eq!(outcome.as_deref().map_err(short), expected.map_err(str::to_owned));
     };
     let zipped = "Content-Encoding: gzip\r\n";
@@ -109,7 +109,8 @@ async fn a_reset_in_the_body() {
         vec![begun(10, b"four"), Do::Pause(Duration::from_millis(300)), Do::Reset]
     })
     .await;
-    let failure = client.get(&source(&server.url()), "a", &AMPLE, "").await.unwrap_err();
+    let failure =
+        client.get(&source(&server.url()), Use::Modules, "a", &AMPLE, "").await.unwrap_err();
     assert_eq!(short(&failure), "unavailable body 1: body: connection reset after 4 of 10 bytes");
 }
 
@@ -118,7 +119,8 @@ async fn a_trickle_is_a_stall() {
     let client = hasty();
     let server =
         Server::start(|_, _| vec![begun(1000, b""), Do::Trickle(Duration::from_millis(10))]).await;
-    let failure = client.get(&source(&server.url()), "a", &AMPLE, "").await.unwrap_err();
+    let failure =
+        client.get(&source(&server.url()), Use::Modules, "a", &AMPLE, "").await.unwrap_err();
     let expected = "timeout body 1: timeout: the body stalled for 400 ms after ";
     assert!(short(&failure).starts_with(expected), "{failure}");
 }
@@ -128,7 +130,7 @@ async fn what_is_said_after_the_announced_length_is_not_heard() {
     let client = client();
     let server = Server::start(|_, _| vec![begun(4, b"four and more"), Do::Stall]).await;
     for _ in 0..2 {
-        let body = client.get(&source(&server.url()), "a", &AMPLE, "").await.unwrap();
+        let body = client.get(&source(&server.url()), Use::Modules, "a", &AMPLE, "").await.unwrap();
         assert_eq!(body, "four");
     }
 }
@@ -138,7 +140,8 @@ async fn silence_before_the_header() {
     let client = client();
     let bounds = Bounds { header: Duration::from_millis(100), ..AMPLE };
     let server = Server::start(|_, _| vec![Do::Stall]).await;
-    let failure = client.get(&source(&server.url()), "a", &bounds, "").await.unwrap_err();
+    let failure =
+        client.get(&source(&server.url()), Use::Modules, "a", &bounds, "").await.unwrap_err();
     assert_eq!(short(&failure), "timeout http 1: timeout after 100 ms");
 }
 
@@ -153,7 +156,8 @@ async fn the_header_bound_is_for_all_tries_together() {
     })
     .await;
     let began = Instant::now();
-    let failure = client.get(&source(&server.url()), "a", &bounds, "").await.unwrap_err();
+    let failure =
+        client.get(&source(&server.url()), Use::Modules, "a", &bounds, "").await.unwrap_err();
     assert_eq!(short(&failure), "timeout http 2: timeout after 1 s");
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }
@@ -163,7 +167,8 @@ async fn a_pause_that_the_bound_cannot_afford_is_not_made() {
     let client = client();
     let bounds = Bounds { header: Duration::from_millis(900), ..AMPLE };
     let server = Server::start(|_, _| reply(503, "Retry-After: 1\r\n", b"")).await;
-    let failure = client.get(&source(&server.url()), "a", &bounds, "").await.unwrap_err();
+    let failure =
+        client.get(&source(&server.url()), Use::Modules, "a", &bounds, "").await.unwrap_err();
     assert_eq!(short(&failure), "unavailable http 1: http 503");
 }
 
@@ -177,7 +182,7 @@ async fn the_header_bound_is_not_one_on_the_body() {
         vec![begun(8, b"fou"), pause.clone(), Do::Send(b"r,".to_vec()), pause, end]
     })
     .await;
-    let body = client.get(&source(&server.url()), "a", &bounds, "").await.unwrap();
+    let body = client.get(&source(&server.url()), Use::Modules, "a", &bounds, "").await.unwrap();
     assert_eq!(body, "four,end");
     assert_eq!(server.asked().len(), 2);
 }
@@ -190,7 +195,7 @@ async fn tries_heal() {
             Server::start(move |_, number| if number == 0 { first.clone() } else { ok(b"whole") })
                 .await;
         let source = source(&server.url());
-        assert_eq!(client.get(&source, "a", &AMPLE, "").await.unwrap(), "whole");
+        assert_eq!(client.get(&source, Use::Modules, "a", &AMPLE, "").await.unwrap(), "whole");
         assert_eq!(server.asked().len(), 2);
     };
     check(vec![Do::Reset]).await;
@@ -205,7 +210,8 @@ async fn tries_heal() {
 async fn one_try_means_one() {
     let client = Client::new(Settings { retries: 0, ..settings() }).unwrap();
     let server = Server::start(|_, _| reply(503, "", b"")).await;
-    let failure = client.get(&source(&server.url()), "a", &AMPLE, "").await.unwrap_err();
+    let failure =
+        client.get(&source(&server.url()), Use::Modules, "a", &AMPLE, "").await.unwrap_err();
     assert_eq!(short(&failure), "unavailable http 1: http 503");
     assert_eq!(server.asked().len(), 1);
 }
@@ -230,7 +236,8 @@ async fn downloads() {
     fs_err::write(path.path(), vec![b'y'; 900_000]).unwrap();
     let mut file = file(path.path()).await;
     let source = source(&server.url());
-    let downloaded = client.download(&source, "a.zip", &AMPLE, "", &file).await.unwrap();
+    let downloaded =
+        client.download(&source, Use::Modules, "a.zip", &AMPLE, "", &file).await.unwrap();
     assert_eq!(downloaded, Downloaded { bytes: 700_000, sha256: Sha256::of(&body) });
     assert_eq!(file.stream_position().await.unwrap(), 700_000);
     assert!(fs_err::read(path.path()).unwrap() == body);
@@ -248,7 +255,7 @@ async fn downloads_of_nothing() {
     fs_err::write(path.path(), "before").unwrap();
     let file = file(path.path()).await;
     let source = source(&server.url());
-    let downloaded = client.download(&source, "a", &AMPLE, "", &file).await.unwrap();
+    let downloaded = client.download(&source, Use::Modules, "a", &AMPLE, "", &file).await.unwrap();
     assert_eq!(downloaded, Downloaded { bytes: 0, sha256: Sha256::of(b"") });
     assert_eq!(file.metadata().await.unwrap().len(), 0);
 }
@@ -262,7 +269,8 @@ async fn downloads_are_capped() {
     let path = tempfile::NamedTempFile::new().unwrap();
     let file = file(path.path()).await;
     let source = source(&server.url());
-    let failure = client.download(&source, "a", &bounds, "", &file).await.unwrap_err();
+    let failure =
+        client.download(&source, Use::Modules, "a", &bounds, "", &file).await.unwrap_err();
     assert_eq!(short(&failure), "corrupt body 1: body: larger than the limit of 699999 bytes");
     assert!(file.metadata().await.unwrap().len() < 700_000);
 }
@@ -274,6 +282,6 @@ async fn a_file_that_cannot_be_written() {
     let path = tempfile::NamedTempFile::new().unwrap();
     let file = File::open(path.path()).await.unwrap();
     let source = source(&server.url());
-    let failure = client.download(&source, "a", &AMPLE, "", &file).await.unwrap_err();
+    let failure = client.download(&source, Use::Modules, "a", &AMPLE, "", &file).await.unwrap_err();
     assert_eq!(short(&failure), "internal local 1: cannot store it: invalid input parameter");
 }

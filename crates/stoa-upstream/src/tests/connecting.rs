@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use super::server::{Authority, Do, Server, ok};
 use super::{AMPLE, client, get, settings, short, source};
 use crate::dns::{Addrs, Name, Resolve, Resolving};
-use crate::{Bounds, Client, Settings};
+use crate::{Bounds, Client, Settings, Use};
 
 /// Knows one name, has never heard of another, and thinks for ever about a third.
 pub(super) struct Names(pub(super) SocketAddr);
@@ -45,7 +45,8 @@ async fn names() {
     assert_eq!(short(&failure), "timeout dns 1: dns: timeout after 100 ms");
 
     let bounds = Bounds { header: Duration::from_millis(100), ..AMPLE };
-    let failure = client.get(&source("http://slow.test"), "a", &bounds, "").await.unwrap_err();
+    let failure =
+        client.get(&source("http://slow.test"), Use::Modules, "a", &bounds, "").await.unwrap_err();
     assert_eq!(short(&failure), "timeout dns 1: timeout after 100 ms");
 }
 

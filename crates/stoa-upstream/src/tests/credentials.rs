@@ -8,7 +8,7 @@ use url::Url;
 use super::connecting::Names;
 use super::server::{Authority, Server, ok, redirect};
 use super::{AMPLE, get, settings, short, source};
-use crate::{Client, Credential, Error, Secret, Settings};
+use crate::{Client, Credential, Error, Secret, Settings, Use};
 
 fn basic(pair: &str) -> String {
     format!("Basic {}", STANDARD.encode(pair))
@@ -61,7 +61,7 @@ async fn from_the_settings_by_the_longest_prefix() {
     ];
     let client = Client::new(Settings { credentials, ..settings() }).unwrap();
     let check = async |path: &str, expected: String| {
-        client.get(&source(&root), path, &AMPLE, "").await.unwrap();
+        client.get(&source(&root), Use::Modules, path, &AMPLE, "").await.unwrap();
         assert_eq!(sent(&server), Some(expected), "{path}");
     };
     check("x", basic("root:pw")).await;
@@ -74,7 +74,7 @@ async fn from_the_settings_by_the_longest_prefix() {
     check("!x/y", basic("bang:pw")).await;
     // What the address itself says is stronger.
     let named = source(&root.replace("://", "://u:p@"));
-    client.get(&named, "a/b", &AMPLE, "").await.unwrap();
+    client.get(&named, Use::Modules, "a/b", &AMPLE, "").await.unwrap();
     assert_eq!(sent(&server), Some(basic("u:p")));
     // Nothing is sent unencrypted that was named for https.
     let secure = vec![login(&root.replace("http", "https"), "secure")];
@@ -122,7 +122,7 @@ async fn from_netrc_over_https_only() {
     check(&plain.url(), &plain, None).await;
     check(&secure.url(), &secure, Some(basic("ip:p"))).await;
     let stronger = source(&secure.url());
-    client.get(&stronger, "a/b", &AMPLE, "").await.unwrap();
+    client.get(&stronger, Use::Modules, "a/b", &AMPLE, "").await.unwrap();
     assert_eq!(sent(&secure).as_deref(), Some("Bearer set"));
     check(&named.replace("://", "://u:p@"), &secure, Some(basic("u:p"))).await;
     fs_err::remove_file(&netrc).unwrap();
@@ -145,9 +145,9 @@ async fn are_dropped_when_a_redirect_leaves_the_host() {
             _ => home.url(),
         };
         let client = Client::new(Settings { credentials, ..settings() }).unwrap();
-        client.get(&source(&base), "here", &AMPLE, "").await.unwrap();
+        client.get(&source(&base), Use::Modules, "here", &AMPLE, "").await.unwrap();
         assert_eq!(sent(&home), Some(basic("home:pw")), "the same host keeps it");
-        client.get(&source(&base), "away", &AMPLE, "").await.unwrap();
+        client.get(&source(&base), Use::Modules, "away", &AMPLE, "").await.unwrap();
         assert_eq!(sent(&home), Some(basic("home:pw")));
         assert_eq!(sent(&elsewhere), None, "another one does not get any");
     }
@@ -166,7 +166,7 @@ async fn are_not_sent_again_after_a_way_through_another_host() {
     set_home.send(format!("{}/end", home.url())).unwrap();
     let client = Client::new(settings()).unwrap();
     let base = source(&home.url().replace("://", "://home:pw@"));
-    assert_eq!(client.get(&base, "start", &AMPLE, "").await.unwrap(), "found");
+    assert_eq!(client.get(&base, Use::Modules, "start", &AMPLE, "").await.unwrap(), "found");
     assert_eq!(home.asked()[0].header("authorization"), Some(&*basic("home:pw")));
     assert_eq!(home.asked()[1].header("authorization"), None);
 }
@@ -189,7 +189,7 @@ async fn are_never_shown() {
     let shown = format!("{settings:?} {client:?} {base:?} {base} {}", base.name());
     assert!(!shown.contains("pw"), "{shown}");
     assert!(!shown.contains("t0ken"), "{shown}");
-    let failure = client.get(&base, "a", &AMPLE, "").await.unwrap_err();
+    let failure = client.get(&base, Use::Modules, "a", &AMPLE, "").await.unwrap_err();
     assert!(short(&failure).starts_with("unavailable dns "), "{failure}");
     assert!(!format!("{failure:?} {failure}").contains("pw"), "{failure:?}");
 }

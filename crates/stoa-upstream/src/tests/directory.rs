@@ -2,7 +2,7 @@ use stoa_module::Sha256;
 use url::Url;
 
 use super::{AMPLE, client, short, source};
-use crate::{Bounds, Source};
+use crate::{Bounds, Source, Use};
 
 #[tokio::test]
 async fn a_directory() {
@@ -23,7 +23,7 @@ async fn a_directory() {
     let client = client();
     let bounds = Bounds { max_bytes: 2, ..AMPLE };
     let check = async |path: &str, expected: Result<&'static str, &str>| {
-        let outcome = client.get(&source, path, &bounds, "").await;
+        let outcome = client.get(&source, Use::Modules, path, &bounds, "").await;
         let outcome = outcome.map_err(|failure| short(&failure));
         assert_eq!(outcome, expected.map(Into::into).map_err(str::to_owned), "{path}");
     };
@@ -47,7 +47,7 @@ async fn a_directory() {
 
     let file = fs_err::tokio::File::create(parent.path().join("copy")).await.unwrap();
     let path = "github.com/!azure/x/@v/v1.0.0.info";
-    let downloaded = client.download(&source, path, &AMPLE, "", &file).await.unwrap();
+    let downloaded = client.download(&source, Use::Modules, path, &AMPLE, "", &file).await.unwrap();
     assert_eq!((downloaded.bytes, downloaded.sha256), (3, Sha256::of(b"{ }")));
 }
 

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 
 use super::server::Authority;
 use super::{AMPLE, get, settings, short, source};
-use crate::{Client, Settings};
+use crate::{Client, Settings, Use};
 
 /// Some text, and then perhaps an error, which HTTP/2 tells by a reset of the stream.
 struct Said {
@@ -69,7 +69,7 @@ async fn is_spoken_where_it_is_offered() {
     assert_eq!(get(&client, &url).await.unwrap(), "over h2");
     let (one, other) = tokio::join!(get(&client, &url), get(&client, &url));
     assert_eq!((one.unwrap(), other.unwrap()), ("over h2".into(), "over h2".into()));
-    let failure = client.get(&source(&url), "broken", &AMPLE, "").await.unwrap_err();
+    let failure = client.get(&source(&url), Use::Modules, "broken", &AMPLE, "").await.unwrap_err();
     // The reset may overtake the header.
     let shown = short(&failure).replace("body: ", "").replace("body", "http");
     assert!(shown.starts_with("unavailable http 3: stream error received: "), "{failure}");

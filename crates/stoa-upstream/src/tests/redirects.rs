@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::connecting::Names;
 use super::server::{Authority, Server, ok, redirect, reply};
 use super::{AMPLE, client, get, settings, short, source};
-use crate::{Client, Settings};
+use crate::{Client, Settings, Use};
 
 #[tokio::test]
 async fn follows_redirects() {
@@ -14,7 +14,8 @@ async fn follows_redirects() {
             _ => reply(status, "Location: ../there/file%20x?sig=a%2Fb#part\r\n", b""),
         })
         .await;
-        let body = client.get(&source(&server.url()), "m/list", &AMPLE, "").await.unwrap();
+        let body =
+            client.get(&source(&server.url()), Use::Modules, "m/list", &AMPLE, "").await.unwrap();
         assert_eq!(body, "found");
         assert_eq!(server.asked()[1].header("via"), Some("1.1 stoa-test"));
         assert_eq!(server.asked()[1].header("referer"), None);
@@ -96,10 +97,10 @@ async fn a_private_module_stays_with_its_host() {
     .await;
     let client = client();
     let base = source(&server.url());
-    assert_eq!(client.get(&base, "away", &AMPLE, "").await.unwrap(), "found");
+    assert_eq!(client.get(&base, Use::Modules, "away", &AMPLE, "").await.unwrap(), "found");
     let confined = base.confined();
-    assert_eq!(client.get(&confined, "here/m", &AMPLE, "").await.unwrap(), "found");
-    let failure = client.get(&confined, "away", &AMPLE, "").await.unwrap_err();
+    assert_eq!(client.get(&confined, Use::Modules, "here/m", &AMPLE, "").await.unwrap(), "found");
+    let failure = client.get(&confined, Use::Modules, "away", &AMPLE, "").await.unwrap_err();
     let expected = "denied http 1: redirect of a private module to another host (127.0.0.1)";
     assert_eq!(short(&failure), expected);
     assert_eq!(elsewhere.asked().len(), 1);

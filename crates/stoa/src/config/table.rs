@@ -228,6 +228,18 @@ pub(super) const SETTINGS: &[Setting] = &[
         "How often a source is asked at most when it fails, within those times",
     ),
     Setting::new(
+        "upstream.breaker",
+        "true",
+        Kind::Bool(|c, v| c.upstream.breaker = v),
+        "Leave an upstream alone that answers nothing or only 5xx, until a probe finds it again; requests for it fail at once",
+    ),
+    Setting::new(
+        "upstream.probe-pause",
+        "10s",
+        Kind::Timeout(|c, v| c.upstream.probe_pause = v),
+        "The longest pause between two probes of such an upstream; the first comes after a second",
+    ),
+    Setting::new(
         "upstream.max-redirects",
         "10",
         Kind::Count { least: 0, most: 20, set: |c, v| c.upstream.max_redirects = v as usize },

@@ -143,7 +143,8 @@ fn every_setting_goes_into_its_own_field() {
     let field = |setting: &Setting| format!(" {}: ", setting.name().replace('-', "_"));
     let fields: Vec<String> = SETTINGS.iter().map(field).collect();
     for setting in SETTINGS {
-        let sample = setting.kind.literal(samples(setting)[0]);
+        let other = samples(setting).into_iter().find(|sample| *sample != setting.default).unwrap();
+        let sample = setting.kind.literal(other);
         // Patterns of their own, or GOPRIVATE would show in those that follow it.
         let own = ["upstream.gonoproxy", "sumdb.gonosumdb"].into_iter();
         let own: String =

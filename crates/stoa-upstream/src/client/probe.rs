@@ -1,0 +1,79 @@
+//! Questions of our own to a host that is suspected or known to answer nothing. Each is a task with a bound; none keeps
+//! the client alive.
+//!
+//! What is asked tells nobody a name: it is the base address, `supported` or `latest` of the checksum database, or a
+//! request that was made at that very address before, with the credentials that belong there.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crate::breaker::state::{Change, Reason, Sign};
+use crate::breaker::{Circuit, Question};
+use crate::client::Inner;
+use crate::client::budget::Budget;
+use crate::client::fault;
+use crate::failure::Stage;
+
+/// Asks the neutral question, because requests hear nothing or contradict each other.
+pub(crate) fn confirm(
+    client: &Arc<Inner>,
+    circuit: &Arc<Circuit>,
+    question: Question,
+    bound: Duration,
+) {
+    let (client, circuit) = (Arc::clone(client), Arc::clone(circuit));
+    tokio::spawn(async move {
+        let began = Instant::now();
+        let (sign, reason) = ask(&client, &circuit, &question, true, bound).await;
+        let change = circuit.confirmed(began, question, sign, reason);
+        if let Change::Opened(opening) = change {
+            watch(&client, &circuit, opening);
+        }
+    });
+}
+
+/// Probes a host whose breaker has opened, until it closes or nobody wants the host any more.
+pub(crate) fn watch(client: &Arc<Inner>, circuit: &Arc<Circuit>, opening: u64) {
+    tokio::spawn(probing(Arc::downgrade(client), Arc::clone(circuit), opening));
+}
+
+async fn probing(client: Weak<Inner>, circuit: Arc<Circuit>, opening: u64) {
+    while let Some(pause) = circuit.next_probe(opening) {
+        tokio::time::sleep(pause).await;
+        let Some(client) = client.upgrade() else { return };
+        let Some((question, is_neutral)) = circuit.begin_probe(opening) else { return };
+        let bound = client.connect_timeout * 2;
+        let (sign, reason) = ask(&client, &circuit, &question, is_neutral, bound).await;
+        circuit.probed(opening, sign, reason);
+    }
+}
+
+async fn ask(
+    client: &Inner,
+    circuit: &Circuit,
+    question: &Question,
+    is_neutral: bool,
+    bound: Duration,
+) -> (Sign, Reason) {
+    circuit.counters.probed();
+    let Question { base, path } = question;
+    let neutral = circuit.used_for().neutral(path);
+    let path = if is_neutral { &neutral } else { path };
+    let url = if path.is_empty() { Ok(base.root()) } else { base.join(path) };
+    let began = Instant::now();
+    let answer = match url {
+        Ok(url) => client.http.knock(base, &url, &mut Budget::new(bound)).await,
+        Err(fault) => Err(fault),
+    };
+    match answer {
+        Ok(status) => {
+            let sign = if status.is_server_error() { Sign::Failing } else { Sign::Answer };
+            let detail = format!("http {}", status.as_u16());
+            (sign, Reason { stage: Stage::Http, detail })
+        }
+        Err(fault) => {
+            let sign = fault::sign(&fault, began.elapsed(), client.connect_timeout);
+            (sign, Reason::from(&fault))
+        }
+    }
+}
