@@ -7,7 +7,7 @@
 //! | 1 the body is in `cache/tmp`, synced | a leftover, swept at the next open | the leftover may be torn |
 //! | 2 directories made | empty directories | they may be gone |
 //! | 3 the new sidecar is in `cache/tmp`, synced | a second leftover | it may be torn |
-//! | 4 the body renamed to its name | a whole file without a sidecar entry, or with the entry of the damaged one it replaced: no hit unless the sizes are equal, and the next commit renames over it | the name may still be missing |
+//! | 4 the body renamed to its name (which is another one while it is unverified, see `layout`) | a whole file without a sidecar entry, or with the entry of the damaged one it replaced: no hit unless the sizes are equal, and the next commit renames over it | the name may still be missing |
 //! | 5 the sidecar renamed to its name | a hit, from here on | either name may be missing: a name without an entry is step 4, an entry without its file (or with a file of another size) is a miss, healed by the next commit of the same bytes |
 //! | 6 `.ziphash`, `list` renamed | one of them may be missing or old | they may be torn: they are not synced |
 //! | 7 the directory and each parent that gained a directory synced | the commit is durable | nothing |
@@ -38,7 +38,11 @@
 //! that was asked last, never lower it. What a checksum database contradicts later is taken out by a rejection (see
 //! `reject`).
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError},
+};
 
 use stoa_module::{Artifact, ModuleVersion};
 use tempfile::TempPath;
@@ -47,7 +51,7 @@ use tracing::warn;
 use crate::{
     durable::replace,
     error::Error,
-    files::{Files, OnDisk, is_intact, read_sidecar},
+    files::{Files, OnDisk, intact_body, is_absent, read_sidecar, remove_if_there},
     killpoint::{Step, reached},
     layout::VersionFiles,
     quarantine::QuarantineNote,
@@ -59,10 +63,31 @@ use crate::{
 enum Decision {
     /// It is stored already, as it should be.
     Keep,
-    /// The file is right, the entry shall say more.
-    Rewrite(ArtifactRecord),
+    /// The file, which lies there, is right; the entry shall say more.
+    Rewrite(ArtifactRecord, PathBuf),
     /// Both the file and the entry.
     Place(ArtifactRecord),
+}
+
+/// A file that gets its name together with the entry that records it.
+pub(crate) enum Body {
+    New(TempPath),
+    /// Stored already, and perhaps under another name.
+    Lying(PathBuf),
+}
+
+impl Body {
+    fn put(self, to: &Path) -> io::Result<()> {
+        match self {
+            Self::New(temporary) => replace(temporary, to),
+            Self::Lying(from) if from == to => Ok(()),
+            Self::Lying(from) => match fs_err::rename(from, to) {
+                // Lost, or moved by a process that was killed before it could say so.
+                Err(error) if !is_absent(&error) => Err(error),
+                _ => Ok(()),
+            },
+        }
+    }
 }
 
 impl Files {
@@ -89,14 +114,22 @@ impl Files {
         let mut sidecar = self.sidecar_to_change(module, &place)?;
         let unsettled = self.durable.make_directories(&self.layout.download(), &place.dir)?;
         reached(Step::DirectoriesMade);
-        let temporary = match decide(&place, artifact, sidecar.of(artifact), record)? {
+        let decision = decide(&place, artifact, sidecar.of(artifact), record)?;
+        let had = sidecar.of(artifact).map(|had| place.body(artifact, &had.state));
+        let change = match decision {
             Decision::Keep => None,
-            Decision::Rewrite(record) => Some((record, None)),
-            Decision::Place(record) => Some((record, Some(temporary))),
+            Decision::Rewrite(record, file) => Some((record, Body::Lying(file))),
+            Decision::Place(record) => Some((record, Body::New(temporary))),
         };
-        let sidecar = if let Some((record, body)) = temporary {
+        let sidecar = if let Some((record, body)) = change {
+            let to = place.body(artifact, &record.state);
+            let outdated = had.filter(|had| *had != to);
             sidecar.set(artifact, Some(record));
-            self.replace_sidecar(module, &place, sidecar, body.map(|body| (artifact, body)))?
+            let sidecar = self.replace_sidecar(module, &place, sidecar, Some((body, to)))?;
+            if let Some(file) = outdated {
+                remove_if_there(&file)?;
+            }
+            sidecar
         } else {
             let sidecar = Arc::new(sidecar);
             self.memory.sidecar_replaced(module, Arc::clone(&sidecar));
@@ -129,10 +162,12 @@ impl Files {
             self.memory.sidecar_replaced(module, Arc::clone(&sidecar));
             return Ok(Some(sidecar));
         }
+        let body = Body::Lying(place.body(artifact, &record.state));
+        let to = place.body(artifact, &state);
         let record = ArtifactRecord { state, ..record.clone() };
         sidecar.set(artifact, Some(record));
         let unsettled = self.durable.make_directories(&self.layout.download(), &place.dir)?;
-        let sidecar = self.replace_sidecar(module, &place, *sidecar, None)?;
+        let sidecar = self.replace_sidecar(module, &place, *sidecar, Some((body, to)))?;
         drop(held);
         self.durable.settle(unsettled)?;
         Ok(Some(sidecar))
@@ -144,14 +179,14 @@ impl Files {
         module: &ModuleVersion,
         place: &VersionFiles,
         sidecar: Sidecar,
-        body: Option<(Artifact, TempPath)>,
+        body: Option<(Body, PathBuf)>,
     ) -> Result<Arc<Sidecar>, Error> {
-        let mut text = serde_json::to_vec(&sidecar).map_err(std::io::Error::other)?;
+        let mut text = serde_json::to_vec(&sidecar).map_err(io::Error::other)?;
         text.push(b'\n');
         let temporary = self.durable.write_temporary(&text, true)?;
         reached(Step::SidecarSynced);
-        if let Some((artifact, body)) = body {
-            replace(body, &place.artifact(artifact))?;
+        if let Some((body, to)) = body {
+            body.put(&to)?;
             reached(Step::BlobRenamed);
         }
         replace(temporary, &place.sidecar())?;
@@ -211,8 +246,8 @@ fn decide(
     if !same_content && artifact != Artifact::Info && !vouched_for {
         return Err(Error::Conflict { had: Box::new(had.clone()) });
     }
-    let intact = is_intact(&place.artifact(artifact), had)?;
-    if intact && !same_bytes {
+    let intact = intact_body(place, artifact, had)?;
+    if intact.is_some() && !same_bytes {
         return Err(Error::Conflict { had: Box::new(had.clone()) });
     }
     if !same_content {
@@ -230,8 +265,8 @@ fn decide(
         first_seen: had.first_seen,
     };
     Ok(match intact {
-        true if merged == *had => Decision::Keep,
-        true => Decision::Rewrite(merged),
-        false => Decision::Place(merged),
+        Some(_) if merged == *had => Decision::Keep,
+        Some(file) => Decision::Rewrite(merged, file),
+        None => Decision::Place(merged),
     })
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -112,7 +112,6 @@ impl Files {
             return Ok(Some(stored));
         }
         let place = self.layout.version(module)?;
-        let path = place.artifact(artifact);
         let ticket = self.memory.versions.ticket(module);
         let give = |known: &Remembered, record: &ArtifactRecord, content| {
             if let Content::Memory(body) = &content {
@@ -123,19 +122,20 @@ impl Files {
         };
         if let Some(known) = self.memory.versions.peek(module)
             && let Some(record) = known.sidecar.of(artifact)
-            && let Opened::Whole(content) = open_recorded(&path, artifact, record)?
+            && let Opened::Whole(content) = open_body(&place, artifact, record)?
         {
             return give(&known, record, content);
         }
         // Memory may lack what disk has; before anybody is sent to an upstream, disk is asked.
         let Some(known) = self.load(module, &place)? else { return Ok(None) };
         let Some(record) = known.sidecar.of(artifact) else { return Ok(None) };
-        let what = match open_recorded(&path, artifact, record)? {
+        let what = match open_body(&place, artifact, record)? {
             Opened::Whole(content) => return give(&known, record, content),
             Opened::Missing => "is gone".to_owned(),
             Opened::Size(found) => format!("has {found} bytes instead of {}", record.size),
             Opened::OtherBytes => "has other bytes than were recorded".to_owned(),
         };
+        let path = place.body(artifact, &record.state);
         warn!(path = %path.display(), "a stored file {what}; it will be fetched again");
         Ok(None)
     }
@@ -231,6 +231,21 @@ fn open_sized(path: &Path, size: u64) -> Result<Opened<File>, Error> {
     })
 }
 
+fn open_body(
+    place: &VersionFiles,
+    artifact: Artifact,
+    record: &ArtifactRecord,
+) -> Result<Opened<Content>, Error> {
+    let mut opened = Opened::Missing;
+    for path in place.bodies(artifact, &record.state) {
+        opened = open_recorded(&path, artifact, record)?;
+        if !matches!(opened, Opened::Missing) {
+            break;
+        }
+    }
+    Ok(opened)
+}
+
 /// Opens a file, or reads it when it is a small one; the bytes of that are compared with the record, since it costs nothing
 /// beside reading them, and only once.
 fn open_recorded(
@@ -257,13 +272,28 @@ fn open_recorded(
     })
 }
 
-/// Whether the file is there with the recorded size; its bytes are not read.
-pub(crate) fn has_size(path: &Path, record: &ArtifactRecord) -> bool {
-    fs_err::metadata(path).is_ok_and(|found| found.is_file() && found.len() == record.size)
+/// Whether an artifact's file is there with the recorded size; its bytes are not read.
+pub(crate) fn has_size(place: &VersionFiles, artifact: Artifact, record: &ArtifactRecord) -> bool {
+    place.bodies(artifact, &record.state).iter().any(|path| {
+        fs_err::metadata(path).is_ok_and(|found| found.is_file() && found.len() == record.size)
+    })
 }
 
-/// Whether the file is there with exactly the recorded bytes.
-pub(crate) fn is_intact(path: &Path, record: &ArtifactRecord) -> Result<bool, Error> {
+/// The file of an artifact, if it is there with exactly the recorded bytes.
+pub(crate) fn intact_body(
+    place: &VersionFiles,
+    artifact: Artifact,
+    record: &ArtifactRecord,
+) -> Result<Option<PathBuf>, Error> {
+    for path in place.bodies(artifact, &record.state) {
+        if is_intact(&path, record)? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+fn is_intact(path: &Path, record: &ArtifactRecord) -> Result<bool, Error> {
     let Opened::Whole(mut file) = open_sized(path, record.size)? else { return Ok(false) };
     let mut hasher = sha2::Sha256::new();
     let mut buffer = vec![0; 128 << 10];

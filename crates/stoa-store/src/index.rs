@@ -55,6 +55,8 @@ pub struct Counts {
     pub artifacts: u64,
     /// Bytes of those files.
     pub bytes: u64,
+    /// Those of the files that wait for the checksum database.
+    pub unverified: u64,
     /// False while the index is being rebuilt: more may be stored than is counted yet.
     pub complete: bool,
 }
@@ -130,6 +132,15 @@ impl Index {
         let readers = self.shared.readers()?;
         let counts = timeout(PATIENCE, database::counts(&readers)).await;
         Ok(Counts { complete, ..self.read(counts)? })
+    }
+
+    pub(crate) async fn unverified(
+        &self,
+        after: i64,
+        most: u32,
+    ) -> Result<Vec<(i64, ModuleVersion)>, Error> {
+        let readers = self.shared.readers()?;
+        self.read(timeout(PATIENCE, database::unverified(&readers, after, most)).await)
     }
 
     pub(crate) async fn check(&self) -> Result<(), Error> {

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use stoa_module::{Artifact, ModulePath, ModuleVersion, Sha256};
 
-use crate::{answers::AnswerKey, error::Error};
+use crate::{answers::AnswerKey, error::Error, record::State};
 
 /// The longest name that the usual file systems hold, in bytes.
 const MAX_NAME: usize = 255;
 /// Room is left below Linux's 4096 for the names of temporary files and the ending NUL.
 const MAX_PATH: usize = 4000;
 /// The longest suffix a version gets.
-const LONGEST_SUFFIX: usize = ".ziphash".len();
+const LONGEST_SUFFIX: usize = ".mod.unverified".len();
 /// Every sidecar ends so.
 pub(crate) const SIDECAR_SUFFIX: &str = ".stoa";
 
@@ -32,6 +32,29 @@ pub(crate) struct VersionFiles {
 impl VersionFiles {
     pub(crate) fn artifact(&self, artifact: Artifact) -> PathBuf {
         self.dir.join(format!("{}.{}", self.stem, artifact.extension()))
+    }
+
+    /// Where the file of an artifact belongs. What nobody has vouched for yet has a name that the go command asks for
+    /// nowhere: a `file://` client and a copy of the directory go without it.
+    pub(crate) fn body(&self, artifact: Artifact, state: &State) -> PathBuf {
+        match state {
+            State::Unverified => {
+                self.dir.join(format!("{}.{}.unverified", self.stem, artifact.extension()))
+            }
+            State::Verified { .. } | State::Exempt { .. } | State::Uncovered => {
+                self.artifact(artifact)
+            }
+        }
+    }
+
+    /// The same, and where it may lie besides: a process that was killed in the middle of a change of state has left it
+    /// at the new place already.
+    pub(crate) fn bodies(&self, artifact: Artifact, state: &State) -> Vec<PathBuf> {
+        let mut places = vec![self.body(artifact, state)];
+        if *state == State::Unverified {
+            places.push(self.artifact(artifact));
+        }
+        places
     }
 
     pub(crate) fn sidecar(&self) -> PathBuf {

@@ -20,15 +20,17 @@ use crate::{
     files::{Files, OnDisk, has_size, is_absent, read_if_there, read_sidecar, remove_if_there},
     killpoint::{Step, reached},
     layout::{SIDECAR_SUFFIX, VersionFiles},
-    record::Sidecar,
+    record::{Sidecar, State},
 };
 
 /// A version of which something is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredVersion {
     pub version: Version,
-    /// What can be served of it.
+    /// What is stored of it.
     pub artifacts: Vec<Artifact>,
+    /// What of that nobody has vouched for yet.
+    pub unverified: Vec<Artifact>,
 }
 
 impl StoredVersion {
@@ -38,7 +40,7 @@ impl StoredVersion {
 }
 
 impl Files {
-    /// The versions whose `.info` and `.mod` are stored, sorted, pseudo-versions included.
+    /// The versions whose `.info` and `.mod` are stored and not unverified, sorted, pseudo-versions included.
     pub(crate) fn versions(&self, path: &ModulePath) -> Result<Arc<Vec<Version>>, Error> {
         if let Some(versions) = self.memory.lists.peek(path) {
             return Ok(versions);
@@ -64,15 +66,19 @@ impl Files {
             let artifacts: Vec<_> =
                 Artifact::ALL.into_iter().filter(|&one| has(&place, &sidecar, one)).collect();
             if !artifacts.is_empty() {
-                versions.push(StoredVersion { version: module.version().clone(), artifacts });
+                let version = module.version().clone();
+                let unverified =
+                    artifacts.iter().copied().filter(|&one| is_unverified(&sidecar, one));
+                let unverified = unverified.collect();
+                versions.push(StoredVersion { version, artifacts, unverified });
             }
         }
         versions.sort_by(|a, b| a.version.cmp(&b.version));
         Ok(versions)
     }
 
-    /// Puts a version into its module's `list` when `.info` and `.mod` are both there, and takes it out when not (after a
-    /// damaged sidecar was replaced, or an artifact rejected). Called under the version's lock.
+    /// Puts a version into its module's `list` when `.info` and `.mod` are both there for everybody, and takes it out when
+    /// not (after a damaged sidecar was replaced, or an artifact rejected). Called under the version's lock.
     pub(crate) fn list_version(
         &self,
         module: &ModuleVersion,
@@ -193,10 +199,12 @@ impl Files {
     }
 
     /// Writes the `.ziphash` of a stored zip, unless it is right: the `h1:` in 47 characters, without a newline. Removes that
-    /// of a zip that is not recorded.
+    /// of a zip that is not recorded, or unverified.
     fn correct_zip_hash(&self, place: &VersionFiles, sidecar: &Sidecar) -> Result<(), Error> {
         let path = place.zip_hash();
-        let Some(h1) = sidecar.of(Artifact::Zip).and_then(|record| record.h1) else {
+        let vouched_for = !is_unverified(sidecar, Artifact::Zip);
+        let record = sidecar.of(Artifact::Zip).filter(|_| vouched_for);
+        let Some(h1) = record.and_then(|record| record.h1) else {
             return Ok(remove_if_there(&path)?);
         };
         let text = h1.to_string();
@@ -208,11 +216,17 @@ impl Files {
 }
 
 fn is_listable(place: &VersionFiles, sidecar: &Sidecar) -> bool {
-    has(place, sidecar, Artifact::Info) && has(place, sidecar, Artifact::Mod)
+    has(place, sidecar, Artifact::Info)
+        && has(place, sidecar, Artifact::Mod)
+        && !is_unverified(sidecar, Artifact::Mod)
+}
+
+fn is_unverified(sidecar: &Sidecar, artifact: Artifact) -> bool {
+    sidecar.of(artifact).is_some_and(|record| record.state == State::Unverified)
 }
 
 fn has(place: &VersionFiles, sidecar: &Sidecar, artifact: Artifact) -> bool {
-    sidecar.of(artifact).is_some_and(|record| has_size(&place.artifact(artifact), record))
+    sidecar.of(artifact).is_some_and(|record| has_size(place, artifact, record))
 }
 
 /// The names in a directory that are text; none when there is no directory.

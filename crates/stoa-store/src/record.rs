@@ -36,7 +36,7 @@ pub enum State {
     Exempt { pattern: String },
     /// Nobody covers it: every `.info`.
     Uncovered,
-    /// It would be covered, but verification was off.
+    /// It is covered, but the checksum database could not be asked yet.
     Unverified,
 }
 

@@ -39,10 +39,11 @@ impl Files {
             self.memory.versions.forget(module);
             return Ok(());
         };
-        if sidecar.of(artifact).is_none() {
+        let Some(record) = sidecar.of(artifact) else {
             self.memory.sidecar_replaced(module, (*sidecar).into());
             return Ok(());
-        }
+        };
+        let bodies = place.bodies(artifact, &record.state);
         sidecar.set(artifact, None);
         let directories = || self.durable.make_directories(&self.layout.download(), &place.dir);
         let unsettled = directories()?;
@@ -51,14 +52,14 @@ impl Files {
         self.durable.settle(unsettled)?;
         reached(Step::DirectorySynced);
 
-        let file = place.artifact(artifact);
-        let quarantined = if file.exists() {
-            self.quarantine.put(&self.durable, &file, artifact.extension(), note)
-        } else {
-            Ok(())
+        let quarantined = match bodies.iter().find(|file| file.exists()) {
+            Some(file) => self.quarantine.put(&self.durable, file, artifact.extension(), note),
+            None => Ok(()),
         };
         // A body that the quarantine has no room for does not stay under its name.
-        remove_if_there(&file)?;
+        for file in &bodies {
+            remove_if_there(file)?;
+        }
         self.durable.settle(directories()?)?;
         quarantined
     }

@@ -156,7 +156,8 @@ impl Store {
     }
 
     /// Replaces the recorded state of a stored artifact, for instance when a checksum database vouches for what was stored
-    /// unverified. What is verified stays verified, by the database that was asked last. `None` when nothing is recorded.
+    /// unverified, which is from then on in the `list` and under the go command's own name. What is verified stays verified,
+    /// by the database that was asked last. `None` when nothing is recorded.
     pub async fn restate(
         &self,
         module: &ModuleVersion,
@@ -208,8 +209,8 @@ impl Store {
         self.write(move |files| put_temporary(&files.quarantine, &files.durable, body, &note)).await
     }
 
-    /// The versions of a module whose `.info` and `.mod` are stored: sorted, pseudo-versions included. This is what the
-    /// `list` on disk holds.
+    /// The versions of a module whose `.info` and `.mod` are stored: sorted, pseudo-versions included, without those whose
+    /// `.mod` is unverified. This is what the `list` on disk holds.
     pub async fn versions(&self, path: &ModulePath) -> Result<Arc<Vec<Version>>, Error> {
         if let Some(versions) = self.inner.files.memory.lists.peek(path) {
             return Ok(versions);
@@ -267,6 +268,16 @@ impl Store {
     /// How much is stored, from the index.
     pub async fn counts(&self) -> Result<Counts, Error> {
         self.inner.index.counts().await
+    }
+
+    /// Versions of which something waits for the checksum database, `most` at once, from the index: each with a number, in
+    /// the order of these; those whose number is above `after`, which is 0 for the first.
+    pub async fn unverified(
+        &self,
+        after: i64,
+        most: u32,
+    ) -> Result<Vec<(i64, ModuleVersion)>, Error> {
+        self.inner.index.unverified(after, most).await
     }
 
     /// Whether a file can be written into the cache now.

@@ -7,6 +7,7 @@ mod kill;
 mod memory;
 mod power;
 mod reject;
+mod unverified;
 
 use std::{collections::BTreeMap, io::Read, path::PathBuf, time::Duration};
 

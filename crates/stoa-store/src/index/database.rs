@@ -27,8 +27,10 @@ const CACHE: &str = "-512";
 /// The write-ahead log is cut to this after a checkpoint, in bytes.
 const LOG_LIMIT: &str = "4194304";
 
-const MIGRATIONS: [(i64, &str, &str); 1] =
-    [(1, "index", include_str!("../../../../migrations/sqlite/0001_index.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "index", include_str!("../../../../migrations/sqlite/0001_index.sql")),
+    (2, "unverified", include_str!("../../../../migrations/sqlite/0002_unverified.sql")),
+];
 
 /// SQLite's primary result codes that say "not now" and nothing about the content.
 const TRANSIENT: [i32; 11] = [
@@ -375,18 +377,48 @@ async fn remove_artifact(
 
 /// What is in the index. `complete` is for the caller to say.
 pub(super) async fn counts(readers: &SqlitePool) -> Result<Counts, sqlx::Error> {
-    let (modules, versions, artifacts, bytes): (i64, i64, i64, i64) =
-        sqlx::query_as("select modules, versions, artifacts, bytes from totals where id = 1")
-            .fetch_one(readers)
-            .await?;
+    let (modules, versions, artifacts, bytes, unverified): (i64, i64, i64, i64, i64) =
+        sqlx::query_as(
+            "select modules, versions, artifacts, bytes,
+                 (select count(*) from artifacts where state = 'unverified')
+             from totals where id = 1",
+        )
+        .fetch_one(readers)
+        .await?;
     let natural = |count: i64| u64::try_from(count).unwrap_or(0);
     Ok(Counts {
         modules: natural(modules),
         versions: natural(versions),
         artifacts: natural(artifacts),
         bytes: natural(bytes),
+        unverified: natural(unverified),
         complete: false,
     })
+}
+
+/// Versions of which something is unverified, with their ids, in the order of these; those with a larger id than `after`.
+pub(super) async fn unverified(
+    readers: &SqlitePool,
+    after: i64,
+    most: u32,
+) -> Result<Vec<(i64, ModuleVersion)>, sqlx::Error> {
+    let rows: Vec<(i64, String, String)> = sqlx::query_as(
+        "select distinct versions.id, path, version
+         from artifacts
+             join versions on versions.id = version_id
+             join modules on modules.id = module_id
+         where state = 'unverified' and version_id > ?1
+         order by version_id limit ?2",
+    )
+    .bind(after)
+    .bind(most)
+    .fetch_all(readers)
+    .await?;
+    // What is no module is nobody's row.
+    let parsed = rows.into_iter().filter_map(|(id, path, version)| {
+        Some((id, ModuleVersion::parse(&format!("{path}@{version}")).ok()?))
+    });
+    Ok(parsed.collect())
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
