@@ -72,6 +72,22 @@ async fn requests_are_counted_by_kind_and_outcome() {
     check("stoa_flights{kind=\"file\"}", 0.0);
     let sent = after["stoa_sent_bytes_total{kind=\"mod\"}"];
     assert!(sent > 4.0 * body.len() as f64, "the text of the refusal counts, too: {sent}");
+    // One .mod, one absence, one list; each upstream by its host and use.
+    let host = world.upstream.address();
+    let upstream = |outcome: &str| {
+        format!(
+            "stoa_upstream_requests_total{{host=\"{host}\",use=\"modules\",outcome=\"{outcome}\"}}"
+        )
+    };
+    check(&upstream("ok"), 2.0);
+    check(&upstream("absent"), 1.0);
+    check(&upstream("refused"), 0.0);
+    let breaker = |state: &str| {
+        format!("stoa_upstream_breaker{{host=\"{host}\",use=\"modules\",state=\"{state}\"}}")
+    };
+    check(&breaker("closed"), 1.0);
+    check(&breaker("open"), 0.0);
+    assert!(after["stoa_store_memory_bytes"] > 100.0);
     assert!(after["process_resident_memory_bytes"] > 1e6);
     assert!(after["process_start_time_seconds"] > 1.7e9);
     assert!(after["process_open_fds"] > 3.0);

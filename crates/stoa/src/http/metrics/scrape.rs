@@ -12,6 +12,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 use stoa_store::Counts;
+use stoa_upstream::{BreakerState, BreakerStatus, HostCounters};
 
 use crate::http::App;
 
@@ -26,6 +27,9 @@ pub(super) struct Snapshot {
     stored: Option<Counts>,
     flights: [(&'static str, usize); 3],
     security_errors: u64,
+    memory_bytes: u64,
+    upstreams: Vec<HostCounters>,
+    breakers: Vec<BreakerStatus>,
     process: Option<Process>,
 }
 
@@ -37,6 +41,9 @@ impl Snapshot {
             stored: counting.await.ok().and_then(Result::ok),
             flights: app.mirror.flights(),
             security_errors: app.mirror.database().map_or(0, stoa_core::Database::security_errors),
+            memory_bytes: app.mirror.store().memory_bytes(),
+            upstreams: app.mirror.client().counters(),
+            breakers: app.mirror.client().breakers(),
             process: Process::read().ok(),
         }
     }
@@ -73,11 +80,75 @@ impl Collector for Snapshot {
             )?;
             page.with_unit("stoa_stored", "Bytes of those files", &Unit::Bytes, stored.bytes)?;
         }
+        page.with_unit(
+            "stoa_store_memory",
+            "Small files, records and answers in memory",
+            &Unit::Bytes,
+            self.memory_bytes,
+        )?;
+        self.encode_upstreams(&mut page)?;
         if let Some(process) = &self.process {
             process.encode(&mut page)?;
         }
         Ok(())
     }
+}
+
+impl Snapshot {
+    /// The hosts are those of the settings: few, and no module's.
+    fn encode_upstreams(&self, page: &mut Page<'_>) -> fmt::Result {
+        let each = |count: fn(&HostCounters) -> u64| {
+            let sample = move |one| (of(one), count(one));
+            self.upstreams.iter().map(sample).collect::<Vec<_>>()
+        };
+        let by_outcome = self.upstreams.iter().flat_map(|one| {
+            let [host, used_for] = of(one);
+            one.requests
+                .iter()
+                .map(move |&(outcome, count)| ([host, used_for, ("outcome", outcome)], count))
+        });
+        page.counters(
+            "stoa_upstream_requests",
+            "Requests to upstreams by how they ended, however often they were tried",
+            None,
+            &by_outcome.collect::<Vec<_>>(),
+        )?;
+        let retries = each(|one| one.retries);
+        page.counters("stoa_upstream_retries", "Tries after the first", None, &retries)?;
+        page.counters(
+            "stoa_upstream_received",
+            "Bytes of bodies from upstreams",
+            Some(&Unit::Bytes),
+            &each(|one| one.bytes),
+        )?;
+        let probes = each(|one| one.probes);
+        page.counters("stoa_upstream_probes", "Questions whether it is alive", None, &probes)?;
+        page.counters(
+            "stoa_upstream_breaker_opened",
+            "Times its breaker opened",
+            None,
+            &each(|one| one.opened),
+        )?;
+        let states = self.breakers.iter().flat_map(|one| {
+            [BreakerState::Closed, BreakerState::HalfOpen, BreakerState::Open].map(|state| {
+                let labels = [
+                    ("host", one.host.as_str()),
+                    ("use", one.used_for.as_str()),
+                    ("state", state.as_str()),
+                ];
+                (labels, u64::from(one.state == state))
+            })
+        });
+        page.gauges(
+            "stoa_upstream_breaker",
+            "1 for the state of its breaker; while it is open the upstream is not asked",
+            &states.collect::<Vec<_>>(),
+        )
+    }
+}
+
+fn of(one: &HostCounters) -> [(&'static str, &str); 2] {
+    [("host", &one.host), ("use", one.used_for.as_str())]
 }
 
 /// Of this process, by the names that every Prometheus client library gives them.
@@ -163,6 +234,23 @@ impl Page<'_> {
         ConstGauge::new(value).encode(encoder)
     }
 
+    fn counters<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        samples: &[([(&str, &str); N], u64)],
+    ) -> fmt::Result {
+        if samples.is_empty() {
+            return Ok(());
+        }
+        let mut encoder = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        for (labels, value) in samples {
+            ConstCounter::new(*value).encode(encoder.encode_family(labels)?)?;
+        }
+        Ok(())
+    }
+
     fn with_unit(
         &mut self,
         name: &str,
@@ -180,6 +268,9 @@ impl Page<'_> {
         help: &str,
         samples: &[([(&str, &str); N], u64)],
     ) -> fmt::Result {
+        if samples.is_empty() {
+            return Ok(());
+        }
         let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (labels, value) in samples {
             ConstGauge::new(*value).encode(encoder.encode_family(labels)?)?;
