@@ -27,7 +27,7 @@ import (
 func main() { fmt.Println(lib.Name(), "and", upper.Name()) }
 "#;
 
-fn go(world: &World, url: &str) -> Go {
+pub fn go(world: &World, url: &str) -> Go {
     Go::new()
         .goproxy(url)
         .gosumdb(world.sumdb.verifier_key())

@@ -17,3 +17,4 @@ mod process;
 mod routes;
 mod stoa;
 mod sumdb;
+mod tls;

@@ -145,7 +145,7 @@ async fn logged(stoa: &Stoa, words: &str) -> String {
 }
 
 /// Bytes that no compression makes smaller.
-fn noise(len: usize) -> Vec<u8> {
+pub fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let next = || {
         state ^= state << 13;

@@ -107,14 +107,16 @@ impl Setup {
             let log = Arc::clone(&log);
             std::thread::spawn(move || {
                 for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    {
+                        let mut log = log.lock().unwrap();
+                        log.push_str(&line);
+                        log.push('\n');
+                    }
                     if line.contains("stoa is listening") {
                         let url =
                             line.split("url=\"").nth(1).and_then(|rest| rest.split('"').next());
                         let _ = announce.send(url.expect("a url in the line").to_owned());
                     }
-                    let mut log = log.lock().unwrap();
-                    log.push_str(&line);
-                    log.push('\n');
                 }
             })
         };
@@ -162,7 +164,8 @@ impl Stoa {
 
     /// `host:port`.
     pub fn address(&self) -> &str {
-        self.url.strip_prefix("http://").expect("an http url")
+        let (_, rest) = self.url.split_once("://").expect("a url");
+        rest.split('/').next().unwrap_or(rest)
     }
 
     /// SIGKILL.
@@ -176,8 +179,12 @@ impl Stoa {
 
     /// SIGTERM, without waiting.
     pub fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.child.id().cast_signed()).expect("a pid");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        rustix::process::kill_process(pid, signal).expect("a signal");
     }
 
     /// SIGTERM, and its exit status and log.

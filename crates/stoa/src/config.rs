@@ -83,6 +83,10 @@ pub struct Server {
     /// Empty, or `/` and segments without a slash at the end.
     pub path_prefix: String,
     pub trusted_proxies: TrustedProxies,
+    /// PEM, the server's own certificate first. Set if and only if the key is.
+    pub tls_cert: Option<PathBuf>,
+    /// PEM.
+    pub tls_key: Option<PathBuf>,
     /// Nothing leaves this machine.
     pub offline: bool,
     /// From the connection's or the last answer's end to the end of a request's head.
@@ -192,13 +196,17 @@ impl Config {
     /// Reads all settings. `env` is the whole environment, `cwd` what relative paths start from.
     ///
     /// # Errors
-    /// Everything that is wrong, at once.
+    /// Everything that is wrong, at once; what is wrong with several settings together once each of them is right.
     pub fn load(
         args: &cli::Settings,
         env: &BTreeMap<String, String>,
         cwd: &Path,
     ) -> Result<Self, Mistakes> {
-        Self::load_with(args, env, cwd, Path::new(SYSTEM_FILE))
+        let config = Self::load_with(args, env, cwd, Path::new(SYSTEM_FILE))?;
+        match listen::mistakes(&config) {
+            mistakes if mistakes.is_empty() => Ok(config),
+            mistakes => Err(Mistakes::new(mistakes)),
+        }
     }
 
     fn load_with(
@@ -288,14 +296,15 @@ impl Config {
         }
     }
 
+    fn origin(&self, key: &str) -> Origin {
+        let found = self.effective.iter().find(|effective| effective.key == key);
+        found.map_or(Origin::Default, |effective| effective.origin.clone())
+    }
+
     /// What is allowed and probably not meant.
     fn warn(&mut self) {
         let mut warnings = Vec::new();
-        let origin = |key: &str| {
-            let found = self.effective.iter().find(|effective| effective.key == key);
-            found.map_or(Origin::Default, |effective| effective.origin.clone())
-        };
-        let goproxy = ("upstream.goproxy", &self.upstream.goproxy, origin("upstream.goproxy"));
+        let goproxy = ("upstream.goproxy", &self.upstream.goproxy, self.origin("upstream.goproxy"));
         let routes = self.routes.iter().map(|r| ("route.goproxy", &r.goproxy, r.origin.clone()));
         for (key, list, origin) in std::iter::once(goproxy.clone()).chain(routes) {
             for item in &list.items {
@@ -323,7 +332,7 @@ impl Config {
             warnings.push(format!(
                 "{}: sumdb.gosumdb: off compares nothing with the checksum database: a changed \
                  module is handed out like any other",
-                origin("sumdb.gosumdb")
+                self.origin("sumdb.gosumdb")
             ));
         }
         self.warnings.append(&mut warnings);
@@ -344,6 +353,8 @@ impl Config {
                 unix_mode: 0,
                 path_prefix: String::new(),
                 trusted_proxies: TrustedProxies::default(),
+                tls_cert: None,
+                tls_key: None,
                 offline: false,
                 header_timeout: no_time,
                 write_timeout: no_time,

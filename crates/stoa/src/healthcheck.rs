@@ -21,6 +21,16 @@ pub async fn healthcheck(config: &Config) -> Result<(), String> {
     let (asked, answer) = match listen {
         _ if socket.exists() => (socket.display().to_string(), get_over(&socket, "/readyz").await),
         Listen::Unix(path) => (listen.to_string(), get_over(path, "/readyz").await),
+        // It would have to know whom the certificate is for.
+        Listen::Tcp(_)
+            if config.server.admin_listen.is_none() && config.server.tls_cert.is_some() =>
+        {
+            return Err(format!(
+                "there is no command socket at {}, and {listen} speaks TLS: is the server running? \
+                 Where it can have no such socket, set server.admin-listen, which is then asked",
+                socket.display()
+            ));
+        }
         Listen::Tcp(address) => {
             let address = reachable(address);
             (format!("http://{address}/readyz"), over_tcp(&address).await)

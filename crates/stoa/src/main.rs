@@ -10,7 +10,7 @@ use stoa::cli::{Cli, Command, Output, environment, run_config_command};
 use stoa::config::Config;
 use stoa::healthcheck::healthcheck;
 use stoa::log;
-use stoa::wiring::{Server, stop_signal};
+use stoa::wiring::{Server, hangup_signal, stop_signal};
 use tracing::{error, warn};
 
 #[global_allocator]
@@ -70,24 +70,28 @@ async fn serve(config: &mut Config) -> ExitCode {
         warn!("{warning}");
     }
     let (asked, files) = (config.server.max_connections, raise_file_limit());
-    config.server.max_connections = fitting_connections(asked, files);
+    let each = match config.server.tls_cert {
+        Some(_) => FILES_OF_A_TLS_CONNECTION,
+        None => FILES_OF_A_CONNECTION,
+    };
+    config.server.max_connections = fitting_connections(asked, each, files);
     if config.server.max_connections < asked {
         warn!(
             open_files = files,
-            needed = files_for(asked),
+            needed = files_for(asked, each),
             max_connections = config.server.max_connections,
             "server.max-connections is more than the limit of open files allows (ulimit -Hn): fewer are taken at once"
         );
     }
-    let stop = match stop_signal() {
-        Ok(stop) => stop,
+    let (stop, hangup) = match stop_signal().and_then(|stop| Ok((stop, hangup_signal()?))) {
+        Ok(signals) => signals,
         Err(error) => return fail(FAULT, &format!("signals cannot be received: {error}")),
     };
     let server = match Server::start(config).await {
         Ok(server) => server,
         Err(error) => return fail(FAULT, &format!("{error:#}")),
     };
-    if server.run(stop).await {
+    if server.run(stop, hangup).await {
         ExitCode::SUCCESS
     } else {
         error!("not everything was finished within server.drain-timeout");
@@ -95,8 +99,10 @@ async fn serve(config: &mut Config) -> ExitCode {
     }
 }
 
-/// Descriptors of one connection: its socket, and the file it is sent.
+/// Descriptors of one connection: its socket, and the file it is sent. Over TLS a connection may be sent several, as many
+/// as there may be connections in all.
 const FILES_OF_A_CONNECTION: u64 = 2;
+const FILES_OF_A_TLS_CONNECTION: u64 = 3;
 /// Descriptors of everything else: upstreams, downloads, the index, the log.
 const OTHER_FILES: u64 = 256;
 
@@ -109,14 +115,14 @@ fn raise_file_limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-fn files_for(connections: usize) -> u64 {
-    (connections as u64).saturating_mul(FILES_OF_A_CONNECTION).saturating_add(OTHER_FILES)
+fn files_for(connections: usize, each: u64) -> u64 {
+    (connections as u64).saturating_mul(each).saturating_add(OTHER_FILES)
 }
 
 /// As many of these connections as that many open files are enough for, and at least one.
-fn fitting_connections(asked: usize, files: Option<u64>) -> usize {
+fn fitting_connections(asked: usize, each: u64, files: Option<u64>) -> usize {
     let Some(files) = files else { return asked };
-    let fitting = files.saturating_sub(OTHER_FILES) / FILES_OF_A_CONNECTION;
+    let fitting = files.saturating_sub(OTHER_FILES) / each;
     asked.min(usize::try_from(fitting).unwrap_or(usize::MAX)).max(1)
 }
 
@@ -132,11 +138,13 @@ mod tests {
     #[test]
     fn connections_fit_the_open_files() {
         let check = |asked, files, expected| {
-            assert_eq!(fitting_connections(asked, files), expected, "{asked} {files:?}");
+            let fitting = fitting_connections(asked, FILES_OF_A_CONNECTION, files);
+            assert_eq!(fitting, expected, "{asked} {files:?}");
         };
         check(4096, None, 4096);
-        check(4096, Some(files_for(4096)), 4096);
-        check(4096, Some(files_for(4096) - 1), 4095);
+        let enough = files_for(4096, FILES_OF_A_CONNECTION);
+        check(4096, Some(enough), 4096);
+        check(4096, Some(enough - 1), 4095);
         check(4096, Some(1024), 384);
         check(4096, Some(100), 1);
         check(1, Some(0), 1);

@@ -7,6 +7,8 @@
 mod connection;
 mod impatient;
 mod listener;
+mod streams;
+pub mod tls;
 
 use std::io;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -35,22 +38,25 @@ pub struct Bounds {
     pub write_timeout: Duration,
     /// Connections at once, at all listeners together; a further one waits in its listener's queue.
     pub max_connections: usize,
+    /// Bytes of a request's target; what is longer may come as far as the answer that says so.
+    pub max_request_line: usize,
     /// From the signal to the last byte of what is being sent.
     pub drain_timeout: Duration,
 }
 
-/// Serves at all these listeners until `stop` completes, then takes no more connections, lets requests under way be
+/// Serves at all these listeners, where there is TLS with it on those that are no unix sockets, until `stop` completes, then takes no more connections, lets requests under way be
 /// answered, and returns when they are or when the drain's time is over. Answers whether everything was finished in
 /// time.
 pub async fn serve(
     listeners: Vec<Listener>,
     router: Router,
+    tls: Option<TlsAcceptor>,
     bounds: Bounds,
     stop: impl Future<Output = ()>,
 ) -> bool {
     let permits = Arc::new(Semaphore::new(bounds.max_connections));
     let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let connections = Arc::new(Connections::new(router, bounds, stopping.clone()));
+    let connections = Arc::new(Connections::new(router, tls, bounds, stopping.clone()));
     let mut turn = 0;
     tokio::pin!(stop);
     loop {

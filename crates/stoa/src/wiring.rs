@@ -10,11 +10,13 @@ use stoa_module::ProxyList;
 use stoa_store::Store;
 use stoa_sumdb::GoSumDb;
 use stoa_upstream::{Chain, Client, Credential, ProxyEnvironment, Secret};
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::command_socket;
 use crate::config::{self, Config, Listen};
 use crate::http::{App, Site, admin_router, router};
+use crate::server::tls::Tls;
 use crate::server::{Bounds, Listener, serve};
 
 /// A server that is bound and has not yet answered anything.
@@ -25,6 +27,7 @@ pub struct Server {
     listeners: Vec<Listener>,
     /// For everything else, where that is apart.
     admin: Vec<Listener>,
+    tls: Option<Tls>,
     bounds: Bounds,
     store: Store,
 }
@@ -40,8 +43,12 @@ impl Server {
     /// One line for a person: an address in use, a directory that cannot be written, is held by another server or has
     /// a newer layout.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
-        let store = open_store(config).await?;
         let server = &config.server;
+        let tls = match (&server.tls_cert, &server.tls_key) {
+            (Some(cert), Some(key)) => Some(Tls::open(cert, key).map_err(|error| anyhow!(error))?),
+            _ => None,
+        };
+        let store = open_store(config).await?;
         let listeners = vec![bind(&server.listen, server.unix_mode, "--listen").await?];
         let mut admin = Vec::new();
         if let Some(listen) = &server.admin_listen {
@@ -51,11 +58,13 @@ impl Server {
         let instance_id = upstream.instance_id.clone();
         let client = Client::new(upstream).context("upstream settings")?;
         let mirror = mirror(config, store.clone(), client).await?;
+        let max_request_line =
+            usize::try_from(config.server.max_request_line).unwrap_or(usize::MAX);
         let app = Arc::new(App {
             mirror,
             instance_id,
-            max_request_line: usize::try_from(config.server.max_request_line).unwrap_or(usize::MAX),
-            site: site(config, &listeners, !admin.is_empty()),
+            max_request_line,
+            site: site(config, &listeners, tls.is_some(), !admin.is_empty()),
             offline: config.server.offline,
             started: jiff::Timestamp::now(),
             metrics: Arc::default(),
@@ -64,9 +73,10 @@ impl Server {
             header_timeout: config.server.header_timeout,
             write_timeout: config.server.write_timeout,
             max_connections: config.server.max_connections,
+            max_request_line,
             drain_timeout: config.server.drain_timeout,
         };
-        Ok(Self { app, listeners, admin, bounds, store })
+        Ok(Self { app, listeners, admin, tls, bounds, store })
     }
 
     /// The protocol's URL, with the port that was picked; `unix:/path` for a unix socket.
@@ -80,9 +90,9 @@ impl Server {
     }
 
     /// Serves until `stop` completes and what was being sent is finished, or the drain's time is over. Answers whether
-    /// everything was finished.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> bool {
-        let Self { app, listeners, admin, bounds, store } = self;
+    /// everything was finished. Each change of `hangup` has the certificate read again.
+    pub async fn run(self, stop: impl Future<Output = ()>, hangup: watch::Receiver<()>) -> bool {
+        let Self { app, listeners, admin, tls, bounds, store } = self;
         let addresses = |listeners: &[Listener]| -> Option<String> {
             let addresses: Vec<String> = listeners.iter().map(Listener::address).collect();
             (!addresses.is_empty()).then(|| addresses.join(" "))
@@ -102,9 +112,14 @@ impl Server {
         // The pages stay until everything else has ended: a drain is when somebody looks.
         let pages = (!admin.is_empty()).then(|| {
             let router = admin_router(Arc::clone(&app));
-            tokio::spawn(serve(admin, router, few, std::future::pending()))
+            tokio::spawn(serve(admin, router, None, few, std::future::pending()))
         });
-        let finished = serve(listeners, router(Arc::clone(&app)), bounds, stop).await;
+        let acceptor = tls.as_ref().map(Tls::acceptor);
+        let certificate = tls.map(|tls| tokio::spawn(tls.keep_current(hangup)));
+        let finished = serve(listeners, router(Arc::clone(&app)), acceptor, bounds, stop).await;
+        if let Some(certificate) = certificate {
+            certificate.abort();
+        }
         for task in commands.into_iter().chain(pages) {
             task.abort();
             // Until it is dropped with its listener, whose file goes with it.
@@ -124,7 +139,7 @@ fn command_server(
     match command_socket::bind(&store.socket_path()) {
         Ok(listener) => {
             let router = command_socket::router(Arc::clone(app));
-            Some(tokio::spawn(serve(vec![listener], router, bounds, std::future::pending())))
+            Some(tokio::spawn(serve(vec![listener], router, None, bounds, std::future::pending())))
         }
         // Serving modules does not depend on it; some file systems have no sockets, and paths may be too long.
         Err(error) => {
@@ -170,16 +185,17 @@ async fn bind(listen: &Listen, unix_mode: u32, setting: &str) -> anyhow::Result<
     })
 }
 
-fn site(config: &Config, listeners: &[Listener], admin_apart: bool) -> Site {
+fn site(config: &Config, listeners: &[Listener], tls: bool, admin_apart: bool) -> Site {
     let path_prefix = config.server.path_prefix.clone();
     let address = listeners.iter().find_map(Listener::tcp_address);
     let url = match (address, listeners.first()) {
+        (Some(address), _) if tls => format!("https://{address}{path_prefix}"),
         (Some(address), _) => format!("http://{address}{path_prefix}"),
         (None, Some(listener)) => listener.address(),
         (None, None) => String::new(),
     };
     let trusted_proxies = config.server.trusted_proxies.clone();
-    Site { url, address, tls: false, admin_apart, path_prefix, trusted_proxies }
+    Site { url, address, tls, admin_apart, path_prefix, trusted_proxies }
 }
 
 fn upstream_settings(config: &Config) -> stoa_upstream::Settings {
@@ -288,4 +304,22 @@ pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
             std::process::exit(INTERRUPTED);
         });
     })
+}
+
+/// Changes with each SIGHUP, which then ends nothing.
+///
+/// # Errors
+/// The signal handler cannot be installed.
+pub fn hangup_signal() -> io::Result<watch::Receiver<()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (sender, receiver) = watch::channel(());
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            info!("SIGHUP: the certificate is read again; other settings are read at a start");
+            let _ = sender.send(());
+        }
+    });
+    Ok(receiver)
 }

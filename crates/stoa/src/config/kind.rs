@@ -43,6 +43,8 @@ pub(super) enum Kind {
     DataDirectory(fn(&mut Config, PathBuf)),
     /// Files that must be there.
     Files(fn(&mut Config, Vec<PathBuf>)),
+    /// A file that must be there; empty is none.
+    OptionalFile(fn(&mut Config, Option<PathBuf>)),
     Netrc(fn(&mut Config, Option<PathBuf>)),
     ProxyList(fn(&mut Config, ProxyList)),
     Patterns(fn(&mut Config, Patterns)),
@@ -169,6 +171,17 @@ impl Kind {
                 set(config, paths);
                 Ok(shown)
             }
+            Self::OptionalFile(set) => {
+                let text = raw.text()?;
+                let path = match text.as_str() {
+                    "" => None,
+                    text => Some(places.readable_file(text)?),
+                };
+                let shown =
+                    quote(&path.as_ref().map(|path| path.to_string_lossy()).unwrap_or_default());
+                set(config, path);
+                Ok(shown)
+            }
             Self::Netrc(set) => {
                 let path = places.netrc(&raw.text()?)?;
                 let shown =
@@ -224,7 +237,7 @@ impl Kind {
             Self::Size { least, most, .. } => {
                 format!("size, {} to {}", show_size(*least), show_size(*most))
             }
-            Self::DataDirectory(_) => "path".to_owned(),
+            Self::DataDirectory(_) | Self::OptionalFile(_) => "path".to_owned(),
             Self::Files(_) => "list of paths".to_owned(),
             Self::Netrc(_) => "path, auto or off".to_owned(),
             Self::ProxyList(_) => "GOPROXY list".to_owned(),

@@ -6,8 +6,11 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use super::mistakes::Mistake;
 use super::places::Places;
 use super::value::ListenAddress;
+use super::{Config, Server};
+use crate::server::tls;
 
 /// Longest path of a unix socket in bytes; Linux keeps 108 with the zero at the end.
 const MAX_SOCKET_PATH: usize = 107;
@@ -75,6 +78,31 @@ pub(super) fn path_prefix(text: &str) -> Result<String, String> {
         }
     }
     Ok(text.to_owned())
+}
+
+/// What is wrong with settings that are each right by themselves.
+pub(super) fn mistakes(config: &Config) -> Vec<Mistake> {
+    let Server { listen, admin_listen, tls_cert, tls_key, .. } = &config.server;
+    let mut found = Vec::new();
+    let mut mistake = |key: &str, problem: String| {
+        let origin = config.origin(key);
+        found.push(Mistake { origin, key: key.to_owned(), problem });
+    };
+    match (tls_cert, tls_key) {
+        (Some(cert), Some(key)) => {
+            if let Err(problem) = tls::check(cert, key) {
+                mistake("server.tls-cert", problem);
+            }
+        }
+        (Some(_), None) => mistake("server.tls-cert", "needs server.tls-key too".to_owned()),
+        (None, Some(_)) => mistake("server.tls-key", "needs server.tls-cert too".to_owned()),
+        (None, None) => {}
+    }
+    let picked = matches!(listen, Listen::Tcp(address) if address.port == 0);
+    if admin_listen.as_ref() == Some(listen) && !picked {
+        mistake("server.admin-listen", "is the same as server.listen: leave it empty".to_owned());
+    }
+    found
 }
 
 /// Whose word about the client is taken: proxies of ours, by their addresses.

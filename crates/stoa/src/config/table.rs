@@ -107,6 +107,18 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Proxies before this server whose X-Forwarded-For, -Proto, -Host and -Prefix are believed; unix is whoever comes over a unix socket",
     ),
     Setting::new(
+        "server.tls-cert",
+        "",
+        Kind::OptionalFile(|c, v| c.server.tls_cert = v),
+        "A PEM file with the server's certificate and those between it and its authority: server.listen then speaks TLS; read again when it changes",
+    ),
+    Setting::new(
+        "server.tls-key",
+        "",
+        Kind::OptionalFile(|c, v| c.server.tls_key = v),
+        "A PEM file with the certificate's private key",
+    ),
+    Setting::new(
         "server.offline",
         "false",
         Kind::Bool(|c, v| c.server.offline = v),

@@ -62,7 +62,7 @@ fn samples(setting: &Setting) -> [&'static str; 3] {
         Kind::Timeout(_) | Kind::Age(_) => ["11s", "12s", "13s"],
         Kind::Size { .. } => ["11KiB", "12KiB", "13KiB"],
         Kind::DataDirectory(_) => ["/a", "/b", "/c"],
-        Kind::Files(_) | Kind::Netrc(_) => ["a.pem", "b.pem", "c.pem"],
+        Kind::Files(_) | Kind::OptionalFile(_) | Kind::Netrc(_) => ["a.pem", "b.pem", "c.pem"],
         Kind::ProxyList(_) => ["https://a.example.com/", "https://b.example.com/|direct", "off"],
         Kind::Patterns(_) => ["a.example.com", "b.example.com/*", "none"],
         Kind::SumDb(_) => ["sum.golang.google.cn", "sum.golang.org https://sum.example.com", "off"],
@@ -76,7 +76,7 @@ fn shown(given: &Given, setting: &Setting, text: &str) -> String {
     let in_dir = || given.dir.path().join(text).to_str().unwrap().to_owned();
     match setting.kind {
         Kind::Files(_) => format!("[\"{}\"]", in_dir()),
-        Kind::Netrc(_) => format!("\"{}\"", in_dir()),
+        Kind::OptionalFile(_) | Kind::Netrc(_) => format!("\"{}\"", in_dir()),
         _ => setting.kind.literal(text),
     }
 }
@@ -213,6 +213,7 @@ fn the_defaults_are_those_of_the_contract() {
         (server.path_prefix.as_str(), &server.trusted_proxies),
         ("", &TrustedProxies::default())
     );
+    assert_eq!((&server.tls_cert, &server.tls_key), (&None, &None));
     assert_eq!((server.max_connections, server.max_request_line), (4096, 8 << 10));
     assert_eq!(store.dir, Path::new("/home/gopher/.local/share/stoa"));
     assert_eq!((store.quarantine_size, store.memory), (256 << 20, 24 << 20));

@@ -2,25 +2,48 @@
 
 use std::convert::Infallible;
 use std::error::Error as _;
+use std::io;
 use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::response::Response;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio_rustls::{Accept, TlsAcceptor};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::debug;
 
 use super::impatient::Impatient;
 use super::listener::Connection;
+use super::streams::{self, Streams, Verdict};
+use super::tls::H2;
 use super::{Bounds, Peer};
 
 /// Read buffer of one connection, in bytes, and what of an answer may wait in memory before another piece is read.
 /// Larger than the longest request line that hyper reads (64 KiB), so that a longer one is told so with 414.
 const MAX_HEAD: usize = 128 << 10;
+
+/// Beside a request's target, over HTTP/2, in bytes as it counts them (RFC 9113, section 6.5.2).
+const MAX_OTHER_HEADERS: usize = 16 << 10;
+/// Requests at once on one HTTP/2 connection. The go command opens another connection for more.
+const MAX_STREAMS: u32 = 64;
+/// What of one HTTP/2 answer may wait for its connection, in bytes.
+const SEND_BUFFER: usize = 64 << 10;
+/// What a client may send of bodies before they are read, in bytes: no request to this server has one. How much of an
+/// answer may be under way is for the client to say.
+const WINDOW: u32 = 64 << 10;
+/// Requests that a client may take back before they were begun, or break, until its connection is closed.
+const MAX_RESETS: usize = 20;
+/// How long an HTTP/2 connection may be silent until the client is asked whether it is there, and then to its answer.
+const PING: Duration = Duration::from_secs(20);
 
 /// By which way a request came; among its extensions.
 #[derive(Clone, Copy, Debug)]
@@ -35,18 +58,41 @@ pub(super) struct Connections {
     router: Router,
     bounds: Bounds,
     http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+    tls: Option<TlsAcceptor>,
+    /// One for each answer under way over HTTP/2, so that these too are no more than the connections of HTTP/1.1 could have.
+    answers: Arc<Semaphore>,
     stopping: CancellationToken,
 }
 
 impl Connections {
-    pub(super) fn new(router: Router, bounds: Bounds, stopping: CancellationToken) -> Self {
+    pub(super) fn new(
+        router: Router,
+        tls: Option<TlsAcceptor>,
+        bounds: Bounds,
+        stopping: CancellationToken,
+    ) -> Self {
         let mut http1 = http1::Builder::new();
         http1
             .timer(TokioTimer::new())
             .header_read_timeout(bounds.header_timeout)
             .max_buf_size(MAX_HEAD)
             .half_close(false);
-        Self { router, bounds, http1, stopping }
+        let max_headers = bounds.max_request_line.saturating_add(MAX_OTHER_HEADERS);
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(u32::try_from(max_headers).unwrap_or(u32::MAX))
+            .max_send_buf_size(SEND_BUFFER)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .max_pending_accept_reset_streams(MAX_RESETS)
+            .max_local_error_reset_streams(MAX_RESETS)
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PING);
+        let answers = Arc::new(Semaphore::new(bounds.max_connections));
+        Self { router, bounds, http1, http2, tls, answers, stopping }
     }
 
     /// Serves until the connection ends, or until what it is being sent is finished after the stop.
@@ -54,7 +100,12 @@ impl Connections {
         let patience = self.bounds.write_timeout;
         match connection {
             Connection::Tcp(stream, peer) => {
-                self.http1(Impatient::new(stream, patience), Way { peer, tls: false }).await;
+                let stream = Impatient::new(stream, patience);
+                let way = Way { peer, tls: self.tls.is_some() };
+                match &self.tls {
+                    Some(tls) => self.over_tls(tls.accept(stream), way).await,
+                    None => self.http1(stream, way).await,
+                }
             }
             Connection::Unix(stream) => {
                 let way = Way { peer: Peer::Unix, tls: false };
@@ -63,8 +114,26 @@ impl Connections {
         }
     }
 
+    /// A client that has not finished its handshake has asked for nothing, and is not waited for at the stop.
+    async fn over_tls<S: AsyncRead + AsyncWrite + Unpin>(&self, handshake: Accept<S>, way: Way) {
+        let stream = tokio::select! {
+            () = self.stopping.cancelled() => return,
+            stream = tokio::time::timeout(self.bounds.header_timeout, handshake) => stream,
+        };
+        match stream {
+            Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(H2) => {
+                self.http2(stream, way).await;
+            }
+            Ok(Ok(stream)) => self.http1(stream, way).await,
+            Ok(Err(error)) => debug!(%error, client = %way.peer, "no TLS connection came about"),
+            Err(_) => debug!(client = %way.peer, "a client took too long over its TLS handshake"),
+        }
+    }
+
     async fn http1(&self, stream: impl AsyncRead + AsyncWrite + Unpin, way: Way) {
-        let service = hyper::service::service_fn(|request| self.answer(request, way));
+        let service = service_fn(async |request| {
+            Ok::<_, Infallible>(answer(self.router.clone(), request, way).await)
+        });
         let connection = self.http1.serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
         let ended = tokio::select! {
@@ -77,13 +146,52 @@ impl Connections {
         told(ended);
     }
 
-    async fn answer(
-        &self,
-        mut request: hyper::Request<Incoming>,
-        way: Way,
-    ) -> Result<axum::response::Response, Infallible> {
-        request.extensions_mut().insert(way);
-        self.router.clone().oneshot(request.map(Body::new)).await
+    async fn http2(&self, stream: impl AsyncRead + AsyncWrite + Unpin, way: Way) {
+        let streams = Streams::new();
+        let service = {
+            let (router, streams) = (self.router.clone(), Arc::clone(&streams));
+            let answers = Arc::clone(&self.answers);
+            service_fn(move |request| {
+                let (router, streams) = (router.clone(), Arc::clone(&streams));
+                let (open, permit) = (streams.open(), Arc::clone(&answers).acquire_owned());
+                async move {
+                    // The semaphore is never closed.
+                    let permit = permit.await.map_err(io::Error::other)?;
+                    let response = answer(router, request, way).await;
+                    Ok::<_, io::Error>(response.map(|body| streams.watch(body, open, permit)))
+                }
+            })
+        };
+        let connection = self.http2.serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(connection);
+        let mut verdicts = tokio::time::interval(streams::interval(&self.bounds));
+        let mut finishing = false;
+        loop {
+            let finish = tokio::select! {
+                ended = connection.as_mut() => return told(ended),
+                () = self.stopping.cancelled(), if !finishing => true,
+                _ = verdicts.tick() => match streams.verdict(&self.bounds) {
+                    Verdict::Continue => false,
+                    Verdict::Finish => true,
+                    Verdict::Abandon => {
+                        debug!(client = %way.peer, "an idle or stalled connection is closed");
+                        return;
+                    }
+                }
+            };
+            if finish && !finishing {
+                finishing = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+async fn answer(router: Router, mut request: hyper::Request<Incoming>, way: Way) -> Response {
+    request.extensions_mut().insert(way);
+    match router.oneshot(request.map(Body::new)).await {
+        Ok(response) => response,
+        Err(never) => match never {},
     }
 }
 
