@@ -15,6 +15,7 @@ mod metrics;
 mod offline;
 mod policy;
 mod process;
+mod refresh;
 mod routes;
 mod stoa;
 mod sumdb;

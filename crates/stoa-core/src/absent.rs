@@ -1,15 +1,22 @@
 //! Verdicts that are remembered for a short while, so that the storm of prefix probes and the second request that an
-//! https client makes after every 4xx cost nothing.
+//! https client makes after every 4xx cost nothing; and absences beyond that, for as long as nobody can be asked.
+//!
+//! A verdict stands for its time, and is forgotten then. The absence of a file or an answer is kept for a day: once its
+//! time is over the sources are asked again, and only when none of them answers it is still the answer
+//! ([`Verdicts::absence`]). It is the newest word of the sources on its question, because whatever they bring later
+//! makes it forgotten ([`Verdicts::forget`]). What contradicts the checksum database is no absence, nor is a record that
+//! the database does not have.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
 use moka::sync::Cache;
-use stoa_module::{Artifact, ModulePath, ModuleVersion};
+use stoa_module::{Artifact, ErrorClass, ModulePath, ModuleVersion};
 use stoa_store::AnswerKey;
 
 use crate::error::Error;
+use crate::mirror::{Mirror, Wish};
 
 /// What a verdict is about. A type and never a text: two questions must not share an answer because they look alike
 /// when they are written out.
@@ -34,33 +41,84 @@ impl Asked {
     }
 }
 
+/// How long an absence is still the answer while no source answers.
+const ABSENCE_KEPT: Duration = Duration::from_hours(24);
+
+/// How soon after an answer the same question is no new one: https clients ask twice after every 4xx.
+pub(crate) const ECHO: Duration = Duration::from_millis(500);
+
 /// Bounded by the bytes it holds, not by a number of entries: names come from strangers and may be long.
 #[derive(Debug)]
 pub(crate) struct Verdicts {
-    cache: Cache<Asked, Verdict>,
+    cache: Cache<Asked, Known>,
 }
 
 #[derive(Clone, Debug)]
-struct Verdict {
-    error: Arc<Error>,
+struct Known {
+    verdict: Verdict,
+    /// The verdict itself, or an earlier one that an outage followed.
+    absence: Option<Absence>,
+}
+
+/// What was concluded, and stands for a while.
+#[derive(Clone, Debug)]
+pub(crate) struct Verdict {
+    pub error: Arc<Error>,
+    learnt: Instant,
     keep: Duration,
+}
+
+/// What the sources did not have when they were last asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Absence {
+    pub error: Arc<Error>,
+    learnt: Instant,
+}
+
+impl Verdict {
+    pub(crate) fn age(&self) -> Duration {
+        self.learnt.elapsed()
+    }
+
+    /// It will be forgotten soon.
+    pub(crate) fn is_ageing(&self) -> bool {
+        is_ageing(self.age(), self.keep)
+    }
+}
+
+impl Absence {
+    pub(crate) fn age(&self) -> Duration {
+        self.learnt.elapsed()
+    }
+}
+
+/// Whether what is asked for at this age is worth a look in the background, so that the next who asks need not wait.
+pub(crate) fn is_ageing(age: Duration, ttl: Duration) -> bool {
+    age >= ttl / 4 * 3
 }
 
 struct Keep;
 
-impl Expiry<Asked, Verdict> for Keep {
-    fn expire_after_create(&self, _: &Asked, verdict: &Verdict, _: Instant) -> Option<Duration> {
-        Some(verdict.keep)
+impl Keep {
+    fn of(known: &Known) -> Duration {
+        let left = |absence: &Absence| ABSENCE_KEPT.saturating_sub(absence.age());
+        known.absence.as_ref().map_or(Duration::ZERO, left).max(known.verdict.keep)
+    }
+}
+
+impl Expiry<Asked, Known> for Keep {
+    fn expire_after_create(&self, _: &Asked, known: &Known, _: Instant) -> Option<Duration> {
+        Some(Self::of(known))
     }
 
     fn expire_after_update(
         &self,
         _: &Asked,
-        verdict: &Verdict,
+        known: &Known,
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(verdict.keep)
+        Some(Self::of(known))
     }
 }
 
@@ -69,18 +127,12 @@ const OVERHEAD_BYTES: usize = 400;
 
 impl Verdicts {
     pub(crate) fn new(max_bytes: u64) -> Self {
-        let weigh = |asked: &Asked, verdict: &Verdict| {
-            let error = &verdict.error;
-            let texts: usize = error
-                .failures
-                .iter()
-                .map(|f| {
-                    100 + f.source.len() + f.detail.len() + f.text.as_ref().map_or(0, String::len)
-                })
-                .sum();
-            let hint = error.hint.as_ref().map_or(0, String::len);
-            let bytes = OVERHEAD_BYTES + asked.bytes() + error.message.len() + hint + texts;
-            u32::try_from(bytes).unwrap_or(u32::MAX)
+        let weigh = |asked: &Asked, known: &Known| {
+            let verdict = &known.verdict.error;
+            let earlier = known.absence.as_ref().map(|absence| &absence.error);
+            let earlier = earlier.filter(|error| !Arc::ptr_eq(error, verdict));
+            let texts = bytes_of(verdict) + earlier.map_or(0, |error| bytes_of(error));
+            u32::try_from(OVERHEAD_BYTES + asked.bytes() + texts).unwrap_or(u32::MAX)
         };
         Self {
             cache: Cache::builder()
@@ -91,19 +143,82 @@ impl Verdicts {
         }
     }
 
-    pub(crate) fn recall(&self, asked: &Asked) -> Option<Arc<Error>> {
-        self.cache.get(asked).map(|verdict| verdict.error)
+    /// The verdict that stands.
+    pub(crate) fn recall(&self, asked: &Asked) -> Option<Verdict> {
+        self.known(asked).0
     }
 
-    pub(crate) fn remember(&self, asked: &Asked, error: &Arc<Error>, keep: Duration) {
-        self.cache.insert(asked.clone(), Verdict { error: Arc::clone(error), keep });
+    /// The verdict that stands, and the last word of the sources if it was that they do not have it.
+    pub(crate) fn known(&self, asked: &Asked) -> (Option<Verdict>, Option<Absence>) {
+        let Some(Known { verdict, absence }) = self.cache.get(asked) else { return (None, None) };
+        ((verdict.age() < verdict.keep).then_some(verdict), absence)
     }
+
+    /// The last word of the sources, if it was that they do not have it; at most a day old.
+    pub(crate) fn absence(&self, asked: &Asked) -> Option<Absence> {
+        self.known(asked).1
+    }
+
+    /// An absence is also remembered as one, beyond `keep`.
+    pub(crate) fn remember(&self, asked: &Asked, error: &Arc<Error>, keep: Duration) {
+        let now = Instant::now();
+        let outlasts = !matches!(asked, Asked::Record(_));
+        let absence = match error.class {
+            ErrorClass::NotFound if outlasts => {
+                Some(Absence { error: Arc::clone(error), learnt: now })
+            }
+            // Nobody answered, so what was said before is still the last word.
+            ErrorClass::Unavailable | ErrorClass::Timeout => self.absence(asked),
+            _ => None,
+        };
+        let verdict = Verdict { error: Arc::clone(error), learnt: now, keep };
+        self.cache.insert(asked.clone(), Known { verdict, absence });
+    }
+
+    pub(crate) fn forget(&self, asked: &Asked) {
+        self.cache.invalidate(asked);
+    }
+}
+
+impl Mirror {
+    /// The verdict on an exact version that is not asked for again. It may have been tagged since, so an absence stands
+    /// for the echo of the question that brought it, and beyond that only where the module's absent versions are asked
+    /// for too often.
+    pub(crate) fn standing(
+        &self,
+        about: &Asked,
+        path: &ModulePath,
+        wish: Wish<'_>,
+    ) -> Option<Arc<Error>> {
+        let verdict = self.inner.verdicts.recall(about)?;
+        let may_have_come = verdict.error.class == ErrorClass::NotFound
+            && (wish.fresh || verdict.age() >= ECHO)
+            && self.inner.asked_again.take(path);
+        (!may_have_come).then_some(verdict.error)
+    }
+
+    /// The answer where no source gave one: that it was not there is still so, if that was their last word.
+    pub(crate) fn absent_before(&self, about: &Asked, error: Arc<Error>) -> Arc<Error> {
+        if !error.went_unanswered() {
+            return error;
+        }
+        match self.inner.verdicts.absence(about) {
+            Some(absence) => Arc::new(absence.error.as_of_before(absence.age(), &error)),
+            None => error,
+        }
+    }
+}
+
+fn bytes_of(error: &Error) -> usize {
+    let failures = error.failures.iter();
+    let texts: usize = failures
+        .map(|f| 100 + f.source.len() + f.detail.len() + f.text.as_ref().map_or(0, String::len))
+        .sum();
+    error.message.len() + error.hint.as_ref().map_or(0, String::len) + texts
 }
 
 #[cfg(test)]
 mod tests {
-    use stoa_module::ErrorClass;
-
     use super::*;
 
     fn list(path: &str) -> Asked {
@@ -124,6 +239,34 @@ mod tests {
         }
         verdicts.cache.run_pending_tasks();
         assert!(verdicts.cache.weighted_size() <= 64 * 1024);
+    }
+
+    #[test]
+    fn an_absence_outlasts_its_verdict_and_an_outage_but_no_other_word() {
+        let verdicts = Verdicts::new(64 * 1024);
+        let of = |class| Arc::new(Error::new(class, "said"));
+        let moment = Duration::from_mins(1);
+        let remembered = |asked: &Asked| verdicts.absence(asked).is_some();
+
+        let asked = list("example.com/m");
+        verdicts.remember(&asked, &of(ErrorClass::NotFound), Duration::ZERO);
+        assert!(verdicts.recall(&asked).is_none() && remembered(&asked));
+        verdicts.remember(&asked, &of(ErrorClass::Unavailable), moment);
+        assert_eq!(verdicts.recall(&asked).unwrap().error.class, ErrorClass::Unavailable);
+        assert!(remembered(&asked));
+        verdicts.remember(&asked, &of(ErrorClass::Timeout), Duration::ZERO);
+        assert!(verdicts.recall(&asked).is_none() && remembered(&asked));
+        verdicts.forget(&asked);
+        assert!(!remembered(&asked));
+
+        for class in [ErrorClass::Mismatch, ErrorClass::Denied, ErrorClass::Corrupt] {
+            verdicts.remember(&asked, &of(ErrorClass::NotFound), moment);
+            verdicts.remember(&asked, &of(class), moment);
+            assert!(!remembered(&asked), "{class:?}");
+        }
+        let record = Asked::Record(ModuleVersion::parse("example.com/m@v1.0.0").unwrap());
+        verdicts.remember(&record, &of(ErrorClass::NotFound), moment);
+        assert!(verdicts.recall(&record).is_some() && !remembered(&record));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stoa_module::ErrorClass;
-use stoa_upstream::Failure;
+use stoa_upstream::{Failure, Stage};
 
 use crate::flight::Grounded;
 
@@ -94,6 +94,19 @@ impl Error {
         )
     }
 
+    /// This error, an absence, where `outage` keeps it from being asked about again.
+    pub(crate) fn as_of_before(&self, age: Duration, outage: &Self) -> Self {
+        let message = format!("{}, {} ago; no source answers now", self.message, span(age));
+        let error = Self::new(ErrorClass::NotFound, message).because(outage.failures.clone());
+        let hint = self.hint.as_deref();
+        error.hint(hint.unwrap_or("if it has come since, ask again when a source answers"))
+    }
+
+    /// Sources were asked and did not answer. That we ourselves were too busy to ask any says nothing about them.
+    pub(crate) fn went_unanswered(&self) -> bool {
+        self.is_outage() && self.failures.iter().any(|failure| failure.stage != Stage::Local)
+    }
+
     /// No source answered, which says nothing about what was asked.
     pub(crate) fn is_outage(&self) -> bool {
         matches!(self.class, ErrorClass::Unavailable | ErrorClass::Timeout)
@@ -111,3 +124,29 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// For people: `40 s`, `12 min`, `5 h`.
+fn span(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_told_coarsely() {
+        let check = |seconds, expected: &str| {
+            assert_eq!(span(Duration::from_secs(seconds)), expected);
+        };
+        check(0, "0 s");
+        check(119, "119 s");
+        check(120, "2 min");
+        check(7199, "119 min");
+        check(86_399, "23 h");
+    }
+}

@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 
 use crate::absent::Asked;
 use crate::error::Error;
-use crate::mirror::{Mirror, asked_artifact};
+use crate::mirror::{Mirror, Wish, asked_artifact};
 use crate::policy::is_toolchain;
 use crate::sumdb::Database;
 
@@ -67,6 +67,7 @@ impl Mirror {
         let about = Asked::Artifact(module.clone(), artifact);
         match outcome {
             Ok(source) => {
+                self.noticed(module, artifact, via);
                 if artifact == Artifact::Zip {
                     self.fetch_companions(module);
                 }
@@ -181,6 +182,8 @@ impl Mirror {
             }
             Err(stop) => return Err(stop),
         };
+        // A source has it, whatever becomes of it here.
+        self.inner.verdicts.forget(&Asked::Artifact(module.clone(), artifact));
         let state = match self.compare(source, module, artifact, h1, record).await {
             Ok(state) => state,
             Err(Stop::Source(failure)) => {
@@ -367,7 +370,7 @@ impl Mirror {
         for artifact in [Artifact::Info, Artifact::Mod] {
             let (mirror, module) = (self.clone(), module.clone());
             tokio::spawn(async move {
-                if let Err(error) = mirror.artifact(&module, artifact, "").await {
+                if let Err(error) = mirror.artifact(&module, artifact, Wish::default()).await {
                     info!(module.path = %module.path(), module.version = %module.version(), %error,
                         "a companion of a stored zip could not be fetched");
                 }

@@ -8,14 +8,22 @@ use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
 /// The work in the air, by key. `T` is what every follower gets a clone of.
 pub(crate) struct Flights<K, T> {
-    flying: Mutex<HashMap<K, watch::Receiver<Option<T>>>>,
+    flying: Mutex<HashMap<K, Boarded<T>>>,
     most: usize,
+}
+
+/// A place on a flight.
+#[derive(Clone)]
+pub(crate) struct Boarded<T> {
+    begun: Instant,
+    landing: watch::Receiver<Option<T>>,
 }
 
 /// Flights of one kind in the air at once. Each costs some KiB, and one that waits for a dead source stays for a
@@ -51,30 +59,49 @@ where
         W: FnOnce() -> F,
         F: Future<Output = T> + Send + 'static,
     {
-        let mut landing = {
-            let mut flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(landing) = flying.get(&key) {
-                landing.clone()
-            } else if flying.len() >= self.most {
-                return Err(Grounded::Full);
-            } else {
-                let (land, landing) = watch::channel(None);
-                flying.insert(key.clone(), landing.clone());
-                let work = work();
-                let slot = Slot { flights: Arc::clone(self), key };
-                tokio::spawn(
-                    async move {
-                        // Dropped last, also by a panic: the key is free again only when there is an answer or none
-                        // will come.
-                        let _slot = slot;
-                        land.send_replace(Some(work.await));
-                    }
-                    .in_current_span(),
-                );
-                landing
+        self.board(key, work)?.landed().await
+    }
+
+    /// Starts the flight of `key` with `work` when it is not in the air. It flies whether or not anybody waits.
+    pub(crate) fn board<W, F>(self: &Arc<Self>, key: K, work: W) -> Result<Boarded<T>, Grounded>
+    where
+        W: FnOnce() -> F,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let mut flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(boarded) = flying.get(&key) {
+            return Ok(boarded.clone());
+        }
+        if flying.len() >= self.most {
+            return Err(Grounded::Full);
+        }
+        let (land, landing) = watch::channel(None);
+        let boarded = Boarded { begun: Instant::now(), landing };
+        flying.insert(key.clone(), boarded.clone());
+        let work = work();
+        let slot = Slot { flights: Arc::clone(self), key };
+        tokio::spawn(
+            async move {
+                // Also dropped by a panic. Before anybody has the answer: who asks again then means a new flight.
+                let slot = slot;
+                let landed = work.await;
+                drop(slot);
+                land.send_replace(Some(landed));
             }
-        };
-        let landed = landing.wait_for(Option::is_some).await.map_err(|_| Grounded::Lost)?;
+            .in_current_span(),
+        );
+        Ok(boarded)
+    }
+}
+
+impl<T: Clone> Boarded<T> {
+    /// How long it is in the air.
+    pub(crate) fn age(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    pub(crate) async fn landed(mut self) -> Result<T, Grounded> {
+        let landed = self.landing.wait_for(Option::is_some).await.map_err(|_| Grounded::Lost)?;
         landed.clone().ok_or(Grounded::Lost)
     }
 }
@@ -154,6 +181,23 @@ mod tests {
         gate.notify_one();
         let second = flights.join(1, || async { "begun again" }).await.unwrap();
         assert_eq!(second, "done");
+    }
+
+    #[tokio::test]
+    async fn a_flight_flies_without_anybody_waiting() {
+        let flights = Flights::new(MOST_FLIGHTS);
+        let gate = Arc::new(Notify::new());
+        let work = {
+            let gate = Arc::clone(&gate);
+            move || async move {
+                gate.notified().await;
+                "done"
+            }
+        };
+        drop(flights.board(1, work).unwrap());
+        let follower = flights.board(1, || async { "begun again" }).unwrap();
+        gate.notify_one();
+        assert_eq!(follower.landed().await, Ok("done"));
     }
 
     #[tokio::test]

@@ -19,9 +19,10 @@ mod mirror;
 mod mutable;
 mod permits;
 mod policy;
+mod rate;
 mod sumdb;
 
 pub use crate::error::Error;
-pub use crate::mirror::{Answer, Body, Freshness, Kind, Mirror, Outcome, Settings};
+pub use crate::mirror::{Answer, Body, Freshness, Kind, Mirror, Outcome, Settings, Wish};
 pub use crate::policy::{Policy, Route};
 pub use crate::sumdb::{Database, DatabaseSettings};

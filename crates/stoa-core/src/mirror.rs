@@ -12,6 +12,7 @@ use stoa_module::{
 use stoa_store::{AnswerKey, ArtifactRecord, Content, State, Store};
 use stoa_sumdb::{Tile, TileLevel};
 use stoa_upstream::Client;
+use tokio::sync::Semaphore;
 
 use crate::absent::{Asked, Verdicts};
 use crate::error::Error;
@@ -20,11 +21,19 @@ use crate::inspectors::Inspectors;
 use crate::mutable::Kept;
 use crate::permits::Permits;
 use crate::policy::{Policy, is_toolchain};
+use crate::rate::Rate;
 use crate::sumdb::Database;
 
 /// How soon the small files of a stored zip are asked for again, and of how many zips that is remembered.
 const COMPANIONS_AGAIN: Duration = Duration::from_secs(10);
 const COMPANIONS_REMEMBERED: u64 = 4096;
+
+/// Looks in the background at once, at all sources together: they must leave the sources' places to those who wait.
+const MOST_BEHIND: usize = 16;
+/// How often a client may have one answer looked at anew, and how often the absent versions of one module are asked for
+/// again: so many at once, then one after each span.
+const FORCED_BURST: u32 = 3;
+const FORCED_EVERY: Duration = Duration::from_secs(1);
 
 /// Limits and lifetimes. All sizes in bytes.
 #[derive(Clone, Debug)]
@@ -59,6 +68,16 @@ impl Settings {
     pub(crate) fn bound(&self, timeout: Duration, has_alternative: bool) -> Duration {
         if has_alternative { timeout.min(self.alternative_timeout) } else { timeout }
     }
+}
+
+/// How a request came, and what it wants of the answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish<'a> {
+    /// The request's own `Via` header, passed on so that a loop is noticed.
+    pub via: &'a str,
+    /// The sources are to be asked, whatever is remembered of what they said before. What is stored for ever is not
+    /// looked at anew.
+    pub fresh: bool,
 }
 
 /// An answer with everything its headers need.
@@ -149,6 +168,10 @@ pub(crate) struct Inner {
     /// what it finds.
     pub verifications: Arc<Flights<(ModuleVersion, Artifact), Landed<bool>>>,
     pub answers: Arc<Flights<Routed<AnswerKey>, Landed<Arc<Kept>>>>,
+    /// Places of [looks in the background](Mirror::look_behind).
+    pub behind: Arc<Semaphore>,
+    pub forced: Rate,
+    pub asked_again: Rate,
     pub verdicts: Verdicts,
     /// Zips whose missing small files were asked for a moment ago.
     pub companions_tried: Cache<ModuleVersion, ()>,
@@ -177,6 +200,9 @@ impl Mirror {
             artifacts: Flights::new(MOST_FLIGHTS),
             verifications: Flights::new(MOST_FLIGHTS),
             answers: Flights::new(MOST_FLIGHTS),
+            behind: Arc::new(Semaphore::new(MOST_BEHIND)),
+            forced: Rate::new(FORCED_BURST, FORCED_EVERY),
+            asked_again: Rate::new(FORCED_BURST, FORCED_EVERY),
             settings,
             policy,
             store,
@@ -213,14 +239,13 @@ impl Mirror {
         self.inner.policy.is_private(path)
     }
 
-    /// Answers a request. `via` is the request's own `Via` header, passed on so that a loop is noticed.
-    pub async fn answer(&self, request: &Request, via: &str) -> Result<Answer, Arc<Error>> {
+    pub async fn answer(&self, request: &Request, wish: Wish<'_>) -> Result<Answer, Arc<Error>> {
         match request {
-            Request::Artifact { module, artifact } => self.artifact(module, *artifact, via).await,
-            Request::List(path) => self.list(path, via).await,
-            Request::Latest(path) => self.latest(path, via).await,
-            Request::Query { path, query } => self.query(path, query, via).await,
-            Request::Sumdb { rest } => self.sumdb(rest, via).await,
+            Request::Artifact { module, artifact } => self.artifact(module, *artifact, wish).await,
+            Request::List(path) => self.list(path, wish).await,
+            Request::Latest(path) => self.latest(path, wish).await,
+            Request::Query { path, query } => self.query(path, query, wish).await,
+            Request::Sumdb { rest } => self.sumdb(rest, wish.via).await,
         }
     }
 
@@ -229,11 +254,11 @@ impl Mirror {
         &self,
         module: &ModuleVersion,
         artifact: Artifact,
-        via: &str,
+        wish: Wish<'_>,
     ) -> Result<Answer, Arc<Error>> {
         let asked = asked_artifact(module, artifact);
         self.refuse_by_route(module.path(), &asked)?;
-        if let Some(answer) = self.stored(module, artifact, Outcome::Hit, via).await? {
+        if let Some(answer) = self.stored(module, artifact, Outcome::Hit, wish.via).await? {
             if artifact == Artifact::Zip {
                 self.fetch_missing_companions(module).await;
             }
@@ -244,19 +269,19 @@ impl Mirror {
             let made = self.made_info(module, artifact).await;
             return made.ok_or_else(|| Arc::new(Error::offline(&asked)));
         }
-        let fetched = match self.inner.verdicts.recall(&Asked::Artifact(module.clone(), artifact)) {
-            Some(error) => Err(error),
-            None => self.fetch_once(module, artifact, &asked, via).await,
+        let about = Asked::Artifact(module.clone(), artifact);
+        let fetched = match self.standing(&about, module.path(), wish) {
+            Some(verdict) => Err(verdict),
+            None => self.fetch_once(module, artifact, &asked, wish.via).await,
         };
-        match fetched {
-            Ok(answer) => Ok(answer),
-            // The upstream is down, and what the client needs of it follows from what is here.
-            Err(error) if error.is_outage() => self
-                .made_info(module, artifact)
-                .await
-                .ok_or(error)
-                .map(|made| Answer { outcome: Outcome::Stale, ..made }),
-            Err(error) => Err(error),
+        let error = match fetched {
+            Err(error) if error.is_outage() => error,
+            fetched => return fetched,
+        };
+        // The upstream is down, and what the client needs of it may follow from what is here, or be known from before.
+        match self.made_info(module, artifact).await {
+            Some(made) => Ok(Answer { outcome: Outcome::Stale, ..made }),
+            None => Err(self.absent_before(&about, error)),
         }
     }
 

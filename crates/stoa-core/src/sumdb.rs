@@ -38,7 +38,7 @@ use stoa_upstream::{Bounds, Chain, Client, Failure, Source, Use};
 use tracing::{debug, error, warn};
 use url::Url;
 
-use crate::absent::{Asked, Verdicts};
+use crate::absent::{Asked, ECHO, Verdicts};
 use crate::error::Error;
 use crate::flight::{Flights, MOST_FLIGHTS};
 use crate::mirror::{Landed, Routed, stoas_of};
@@ -54,8 +54,9 @@ const UNSUPPORTED_TTL: Duration = Duration::from_mins(1);
 const MAX_BYTES: u64 = 1 << 20;
 /// Tiles asked for at once; a cold proof needs about eight.
 const TILES_AT_ONCE: usize = 16;
-/// How long an absent record and a contradiction are remembered.
-const ABSENT_TTL: Duration = Duration::from_secs(10);
+/// How long an absent record is remembered: its version may have been tagged just now.
+const ABSENT_TTL: Duration = ECHO;
+/// How long a contradiction is.
 const SECURITY_TTL: Duration = Duration::from_mins(1);
 const VERDICT_BYTES: u64 = 1 << 20;
 
@@ -207,8 +208,8 @@ impl Database {
             return Err(Arc::new(Error::offline(&asked)));
         }
         let about = Asked::Record(module.clone());
-        if let Some(error) = self.inner.verdicts.recall(&about) {
-            return Err(error);
+        if let Some(verdict) = self.inner.verdicts.recall(&about) {
+            return Err(verdict.error);
         }
         let work = {
             let (database, module, chain, via) =

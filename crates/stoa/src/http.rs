@@ -23,7 +23,7 @@ use axum::response::Response;
 use axum::routing::any;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
-use stoa_core::{Error, Mirror};
+use stoa_core::{Error, Mirror, Wish};
 use stoa_module::ErrorClass;
 use tower::ServiceExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -223,7 +223,8 @@ async fn protocol(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
         outcome = ErrorClass::Denied.as_str();
         error_text::respond(&leads_back(), &id, private)
     } else {
-        match app.mirror.answer(&parsed, &via).await {
+        let wish = Wish { via: &via, fresh: wants_fresh(request.headers()) };
+        match app.mirror.answer(&parsed, wish).await {
             Ok(answer) => {
                 let mut response = answer::respond(&request, answer);
                 if let Some(log) = response.extensions_mut().get_mut::<access_log::Answered>() {
@@ -254,6 +255,25 @@ fn via(headers: &HeaderMap) -> String {
     values.join(", ")
 }
 
+/// Whether what is remembered will not do for this client: `Cache-Control` says `no-cache` or `max-age=0`, or, where
+/// there is none, `Pragma` says `no-cache` (RFC 9111, 5.2.1 and 5.4).
+fn wants_fresh(headers: &HeaderMap) -> bool {
+    let words = |name| {
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).map(str::trim)
+    };
+    if headers.contains_key(header::CACHE_CONTROL) {
+        words(header::CACHE_CONTROL).any(|word| {
+            let (name, value) = word.split_once('=').unwrap_or((word, ""));
+            let seconds = value.trim().trim_matches('"').parse::<u64>();
+            name.eq_ignore_ascii_case("no-cache")
+                || (name.trim().eq_ignore_ascii_case("max-age") && seconds == Ok(0))
+        })
+    } else {
+        words(header::PRAGMA).any(|word| word.eq_ignore_ascii_case("no-cache"))
+    }
+}
+
 /// Denied and not unavailable, because those between here and here would try again what can never work.
 fn leads_back() -> Error {
     Error {
@@ -270,4 +290,33 @@ fn leads_back() -> Error {
 /// `max-age` in whole seconds.
 pub(crate) fn max_age(keep: Duration) -> String {
     format!("max-age={}", keep.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_wants_a_fresh_look() {
+        let check = |lines: &[(&'static str, &str)], expected: bool| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.append(*name, HeaderValue::try_from(*value).unwrap());
+            }
+            assert_eq!(wants_fresh(&headers), expected, "{lines:?}");
+        };
+        check(&[], false);
+        check(&[("cache-control", "no-cache")], true);
+        check(&[("cache-control", "No-Cache")], true);
+        check(&[("cache-control", "no-store, no-cache")], true);
+        check(&[("cache-control", "no-store"), ("cache-control", "max-age=0")], true);
+        check(&[("cache-control", "max-age=\"0\"")], true);
+        check(&[("cache-control", "max-age=00")], true);
+        check(&[("cache-control", "max-age=10")], false);
+        check(&[("cache-control", "max-age")], false);
+        check(&[("cache-control", "max-stale=0")], false);
+        check(&[("cache-control", "x-no-cache")], false);
+        check(&[("pragma", "no-cache")], true);
+        check(&[("pragma", "no-cache"), ("cache-control", "max-age=60")], false);
+    }
 }

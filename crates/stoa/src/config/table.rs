@@ -299,19 +299,19 @@ pub(super) const SETTINGS: &[Setting] = &[
         "cache.list-ttl",
         "60s",
         Kind::Age(|c, v| c.cache.list_ttl = v),
-        "How long lists, @latest, branches and tags are fresh",
+        "How long lists, @latest, branches and tags are fresh; those in use are renewed in the background before",
     ),
     Setting::new(
         "cache.negative-ttl",
         "60s",
         Kind::Age(|c, v| c.cache.negative_ttl = v),
-        "How long it is remembered that a module is not there",
+        "How long it is remembered that a module is not there; a day while no source answers",
     ),
     Setting::new(
         "cache.negative-version-ttl",
         "10s",
         Kind::Age(|c, v| c.cache.negative_version_ttl = v),
-        "How long it is remembered that a version is not there; short, because tags are pushed",
+        "How long at most it is remembered that a version is not there; asked for again it is found before, since tags are pushed",
     ),
     Setting::new(
         "cache.negative-memory",
