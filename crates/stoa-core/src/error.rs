@@ -61,7 +61,7 @@ impl Error {
         let class = error.class();
         match class {
             ErrorClass::Full => Self::new(class, format!("{asked}: no room to store it: {error}"))
-                .hint("free some space in the server's data directory, or make it writable"),
+                .hint("free some space on the server's disk or make it writable; what is stored is served all the while"),
             ErrorClass::Invalid => Self::new(class, format!("{asked}: {error}")),
             _ => Self::new(class, format!("{asked}: the store failed: {error}")),
         }

@@ -1,14 +1,17 @@
 //! One cold artifact: walk the chain, check what arrives, compare it with the checksum database, commit.
 
+mod download;
+
 use std::io::Read as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use stoa_module::{
     Artifact, ErrorClass, H1, Info, ModuleVersion, ZipLimits, check_zip, module_line,
 };
-use stoa_store::{ArtifactRecord, QuarantineNote, State, Temporary};
+use stoa_store::{ArtifactRecord, Committed, QuarantineNote, State, Temporary};
 use stoa_sumdb::RecordHashes;
 use stoa_upstream::{Bounds, Failure, Source, Stage, Use};
 use tokio::task::JoinHandle;
@@ -16,7 +19,8 @@ use tracing::{error, info, warn};
 
 use crate::absent::Asked;
 use crate::error::Error;
-use crate::mirror::{Mirror, Wish, asked_artifact};
+use crate::fetch::download::Wanted;
+use crate::mirror::{Arrived, Mirror, Wish, asked_artifact};
 use crate::policy::is_toolchain;
 use crate::sumdb::Database;
 
@@ -50,28 +54,28 @@ enum Record {
 }
 
 impl Mirror {
-    /// The work of a flight's leader. Answers where the artifact came from, once it is stored.
+    /// The work of a flight's leader.
     pub(crate) async fn fetch(
         &self,
         module: &ModuleVersion,
         artifact: Artifact,
         via: &str,
-    ) -> Result<String, Arc<Error>> {
+    ) -> Result<Arrived, Arc<Error>> {
         let asked = asked_artifact(module, artifact);
         // Between this flight's first request and its beginning another flight may have landed.
-        if let Ok(Some(stored)) = self.inner.store.open_artifact(module, artifact).await {
-            return Ok(stored.record.source);
+        if let Ok(Some(_)) = self.inner.store.open_artifact(module, artifact).await {
+            return Ok(Arrived::Stored);
         }
         let outcome = self.fetch_from_chain(module, artifact, &asked, via).await;
         let settings = &self.inner.settings;
         let about = Asked::Artifact(module.clone(), artifact);
         match outcome {
-            Ok(source) => {
+            Ok(arrived) => {
                 self.noticed(module, artifact, via);
-                if artifact == Artifact::Zip {
+                if artifact == Artifact::Zip && matches!(arrived, Arrived::Stored) {
                     self.fetch_companions(module);
                 }
-                Ok(source)
+                Ok(arrived)
             }
             Err(error) => {
                 let error = Arc::new(error);
@@ -96,7 +100,7 @@ impl Mirror {
         artifact: Artifact,
         asked: &str,
         via: &str,
-    ) -> Result<String, Error> {
+    ) -> Result<Arrived, Error> {
         let settings = &self.inner.settings;
         let chain = self.inner.policy.careful_chain(module.path());
         let mut record = self.wanted_record(module, artifact)?;
@@ -114,7 +118,7 @@ impl Mirror {
             }
             let attempt = self.fetch_from(step.source, header, module, artifact, &mut record, via);
             match attempt.await {
-                Ok(()) => return Ok(step.source.to_string()),
+                Ok(arrived) => return Ok(arrived),
                 Err(Stop::All(error)) => return Err(error),
                 Err(Stop::Source(failure)) => walk.failed(failure),
             }
@@ -141,7 +145,7 @@ impl Mirror {
         artifact: Artifact,
         record: &mut Record,
         via: &str,
-    ) -> Result<(), Stop> {
+    ) -> Result<Arrived, Stop> {
         let settings = &self.inner.settings;
         let max_bytes = match artifact {
             Artifact::Info => settings.max_info_bytes,
@@ -154,25 +158,8 @@ impl Mirror {
         let path = module.escaped_file(artifact);
         let client = &self.inner.client;
         let place = self.inner.permits.place(client, source, header).await?;
-        let mut temporary = self.inner.store.temporary().await.map_err(store_failed)?;
-        let download = client.download(source, Use::Modules, &path, &bounds, via, temporary.file());
-        // A large body takes what it takes while it moves; a small one has no excuse.
-        let downloaded = if artifact == Artifact::Zip {
-            download.await
-        } else if let Ok(downloaded) = tokio::time::timeout(header * 2, download).await {
-            downloaded
-        } else {
-            let detail = format!("its small body was not here after {:?}", header * 2);
-            Err(Failure::new(ErrorClass::Timeout, Stage::Body, source, detail))
-        };
-        let downloaded = downloaded.map_err(|failure| match failure.class {
-            // Our own disk, not the source.
-            ErrorClass::Full | ErrorClass::Internal => Stop::All(
-                Error::new(failure.class, format!("{asked}: cannot be stored"))
-                    .because(vec![failure]),
-            ),
-            _ => Stop::Source(failure),
-        })?;
+        let wanted = Wanted { path: &path, artifact, bounds, via, asked: &asked };
+        let (downloaded, mut temporary) = self.download(source, &wanted).await?;
         drop(place);
         let h1 = match self.inspect(source, module, artifact, &mut temporary).await {
             Ok(h1) => h1,
@@ -202,9 +189,11 @@ impl Mirror {
             source: source.to_string(),
             first_seen: jiff::Timestamp::now(),
         };
-        match self.inner.store.commit(module, artifact, temporary, kept).await {
-            Ok(_) => Ok(()),
+        match self.inner.store.commit(module, artifact, temporary, kept.clone()).await {
+            Ok(Committed::Stored(_)) => Ok(Arrived::Stored),
+            Ok(Committed::Passed(file)) => Ok(Arrived::Passed(file, kept)),
             Err(stoa_store::Error::Conflict { had }) => {
+                self.inner.conflicts.fetch_add(1, Ordering::Relaxed);
                 let failure = Failure::new(
                     ErrorClass::Mismatch,
                     Stage::Local,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use moka::sync::Cache;
 use stoa_module::{
     Artifact, ErrorClass, Info, ModulePath, ModuleVersion, Query, Request, Sha256, Version,
 };
-use stoa_store::{AnswerKey, ArtifactRecord, Content, State, Store};
+use stoa_store::{AnswerKey, ArtifactRecord, Content, OpenFile, State, Store};
 use stoa_sumdb::{Tile, TileLevel};
 use stoa_upstream::Client;
 use tokio::sync::Semaphore;
@@ -98,8 +99,8 @@ pub struct Answer {
 #[derive(Debug)]
 pub enum Body {
     Bytes(Bytes),
-    /// An open file of this many bytes, at its beginning.
-    File(std::fs::File, u64),
+    /// An open file of this many bytes.
+    File(Arc<OpenFile>, u64),
 }
 
 /// What kind of document the body is; decides its content type.
@@ -147,8 +148,16 @@ pub(crate) type Routed<K> = (K, String);
 /// What a flight brings to everyone who waited for it.
 pub(crate) type Landed<T> = Result<T, Arc<Error>>;
 
-/// A landed artifact is stored; what is told is where it came from.
-type ArtifactFlights = Flights<Routed<(ModuleVersion, Artifact)>, Landed<String>>;
+type ArtifactFlights = Flights<Routed<(ModuleVersion, Artifact)>, Landed<Arrived>>;
+
+/// What became of an artifact that was fetched.
+#[derive(Clone, Debug)]
+pub(crate) enum Arrived {
+    /// It is in the store.
+    Stored,
+    /// It is verified like any other, but the disk did not take it: it is for those who wait for it now.
+    Passed(Arc<OpenFile>, ArtifactRecord),
+}
 
 /// The caching mirror: cheap to clone, one per process.
 #[derive(Clone)]
@@ -177,6 +186,8 @@ pub(crate) struct Inner {
     pub companions_tried: Cache<ModuleVersion, ()>,
     pub permits: Permits,
     pub inspectors: Inspectors,
+    /// Versions whose content was other than what was first seen of them.
+    pub conflicts: AtomicU64,
 }
 
 impl Mirror {
@@ -197,6 +208,7 @@ impl Mirror {
                 .build(),
             permits: Permits::new(settings.max_concurrent),
             inspectors: Inspectors::new(settings.verify_concurrency)?,
+            conflicts: AtomicU64::new(0),
             artifacts: Flights::new(MOST_FLIGHTS),
             verifications: Flights::new(MOST_FLIGHTS),
             answers: Flights::new(MOST_FLIGHTS),
@@ -228,6 +240,11 @@ impl Mirror {
             ("answer", inner.answers.len()),
             ("verification", inner.verifications.len()),
         ]
+    }
+
+    /// How often a source sent other content of a version than was first seen of it, since the start.
+    pub fn conflicts(&self) -> u64 {
+        self.inner.conflicts.load(Ordering::Relaxed)
     }
 
     /// For what it has counted, and for its breakers.
@@ -298,7 +315,16 @@ impl Mirror {
         };
         let key = ((module.clone(), artifact), stoas_of(via));
         let landed = self.inner.artifacts.join(key, work).await;
-        landed.map_err(|grounded| Error::grounded(asked, grounded))??;
+        let arrived = landed.map_err(|grounded| Error::grounded(asked, grounded))??;
+        if let Arrived::Passed(file, record) = arrived {
+            // What nobody vouches for is final only once it is on record as the first that was seen.
+            let verified = record.state.is_verified();
+            let body = Body::File(file, record.size);
+            let answer = self.artifact_answer(module, artifact, Outcome::Miss, record, body);
+            let passing = Freshness::For(Duration::ZERO);
+            let freshness = if verified { answer.freshness } else { passing };
+            return Ok(Answer { freshness, ..answer });
+        }
         let stored = self.stored(module, artifact, Outcome::Miss, via).await?;
         stored.ok_or_else(|| {
             Arc::new(Error::new(
@@ -337,24 +363,34 @@ impl Mirror {
                 _ => return Ok(None),
             }
         }
-        let kind = match artifact {
-            Artifact::Info => Kind::Info,
-            Artifact::Mod => Kind::Mod,
-            Artifact::Zip => Kind::Zip,
-        };
         let body = match stored.content {
             Content::Memory(bytes) => Body::Bytes(bytes),
             Content::File(file) => Body::File(file, stored.record.size),
         };
-        Ok(Some(Answer {
+        Ok(Some(self.artifact_answer(module, artifact, outcome, stored.record, body)))
+    }
+
+    fn artifact_answer(
+        &self,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        outcome: Outcome,
+        record: ArtifactRecord,
+        body: Body,
+    ) -> Answer {
+        Answer {
             body,
-            kind,
+            kind: match artifact {
+                Artifact::Info => Kind::Info,
+                Artifact::Mod => Kind::Mod,
+                Artifact::Zip => Kind::Zip,
+            },
             outcome,
-            source: stored.record.source.clone(),
+            source: record.source,
             freshness: Freshness::Immutable,
-            digest: Some(stored.record.sha256),
+            digest: Some(record.sha256),
             private: self.is_private(module.path()),
-        }))
+        }
     }
 
     /// Whether the state in the sidecar is enough under today's settings: what was exempt when it was fetched may be

@@ -87,7 +87,7 @@ struct Inner {
     client: Client,
     direct: Source,
     /// The newest tree head that everything seen so far is consistent with.
-    head: Mutex<Option<SignedTreeHead>>,
+    head: Mutex<Head>,
     /// Held while the head on disk is replaced.
     advancing: tokio::sync::Mutex<()>,
     latest_seen: Mutex<Option<Instant>>,
@@ -99,6 +99,13 @@ struct Inner {
     reads: Arc<TileReads>,
     verdicts: Verdicts,
     security_errors: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Head {
+    signed: Option<SignedTreeHead>,
+    /// The size of the tree on disk, where that is an older one because the disk could not be written.
+    written: Option<u64>,
 }
 
 /// By the source's address.
@@ -170,7 +177,7 @@ impl Database {
                 store,
                 client,
                 direct,
-                head: Mutex::new(head),
+                head: Mutex::new(Head { signed: head, written: None }),
                 advancing: tokio::sync::Mutex::new(()),
                 latest_seen: Mutex::new(None),
                 supported: Mutex::new(HashMap::new()),
@@ -289,7 +296,7 @@ impl Database {
     }
 
     fn head(&self) -> Option<SignedTreeHead> {
-        self.inner.head.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inner.head.lock().unwrap_or_else(PoisonError::into_inner).signed.clone()
     }
 
     async fn stored_lookup(&self, module: &ModuleVersion) -> Result<Option<LookedUp>, Arc<Error>> {
@@ -391,9 +398,10 @@ impl Database {
         let corrupt = |error: stoa_sumdb::Error| road.failure(error.class(), error.to_string());
         let lookup = Lookup::open(&body, &self.inner.settings.key).map_err(corrupt)?;
         let hashes = lookup.hashes(module).map_err(corrupt)?;
-        self.prove(road, roads, &lookup.signed, Some(&lookup)).await?;
         // After its proof: whoever finds the lookup finds the tiles.
-        self.keep(file, body.clone()).await;
+        if self.prove(road, roads, &lookup.signed, Some(&lookup)).await? {
+            self.keep(file, body.clone()).await;
+        }
         Ok(LookedUp { body, hashes, stored: false })
     }
 
@@ -416,7 +424,7 @@ impl Database {
                 let note = self.get(&road, "latest", roads.bound(), via).await?;
                 let signed = SignedTreeHead::open(&note, &self.inner.settings.key)
                     .map_err(|error| road.failure(error.class(), error.to_string()))?;
-                self.prove(&road, &roads, &signed, None).await
+                self.prove(&road, &roads, &signed, None).await.map(|_| ())
             };
             match outcome.await {
                 Ok(()) => {
@@ -495,10 +503,17 @@ impl Database {
         })
     }
 
-    /// What cannot be kept is still good to use: a full disk must not make the database unreachable.
-    async fn keep(&self, file: &str, body: Bytes) {
-        if let Err(error) = self.inner.store.sumdb_write(self.name(), file, body).await {
-            warn!(sumdb = self.name(), file, %error, "cannot keep a checksum database file");
+    /// What cannot be kept is still good to use: a full disk must not make the database unreachable. Answers whether it was
+    /// kept.
+    async fn keep(&self, file: &str, body: Bytes) -> bool {
+        match self.inner.store.sumdb_write(self.name(), file, body).await {
+            Ok(()) => true,
+            // The log knows what is wrong with the disk.
+            Err(stoa_store::Error::NotWritten(_)) => false,
+            Err(error) => {
+                warn!(sumdb = self.name(), file, %error, "cannot keep a checksum database file");
+                false
+            }
         }
     }
 

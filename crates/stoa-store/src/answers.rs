@@ -64,9 +64,14 @@ impl Files {
         Ok(Some(answer))
     }
 
-    pub(crate) fn put_answer(&self, key: &AnswerKey, mut answer: Answer) -> Result<(), Error> {
+    pub(crate) fn put_answer(&self, key: &AnswerKey, answer: Answer) -> Result<(), Error> {
         let path = self.layout.answer(key)?;
         let written = self.write_answer(&path, &answer);
+        self.remember_answer(key, answer);
+        written
+    }
+
+    pub(crate) fn remember_answer(&self, key: &AnswerKey, mut answer: Answer) {
         if is_small(&answer) {
             // What a download leaves has more room than bytes.
             answer.body = Bytes::copy_from_slice(&answer.body);
@@ -74,7 +79,6 @@ impl Files {
         } else {
             self.memory.answers.forget(key);
         }
-        written
     }
 
     fn write_answer(&self, path: &Path, answer: &Answer) -> Result<(), Error> {

@@ -51,8 +51,8 @@ use tracing::warn;
 use crate::{
     durable::replace,
     error::Error,
-    files::{Files, OnDisk, intact_body, is_absent, read_sidecar, remove_if_there},
-    killpoint::{Step, reached},
+    files::{Files, OnDisk, intact_body, is_absent, remove_if_there},
+    killpoint::{Act, Step, reached},
     layout::VersionFiles,
     quarantine::QuarantineNote,
     record::{ArtifactRecord, Sidecar, State},
@@ -91,23 +91,34 @@ impl Body {
 }
 
 impl Files {
-    /// Runs all steps but the last. Gives the version's sidecar as it is now.
-    pub(crate) fn commit(
+    /// Step 1: from here on the file's bytes do not depend on what the disk does to those that are not written yet.
+    pub(crate) fn sync_body(
         &self,
         module: &ModuleVersion,
         artifact: Artifact,
-        (file, temporary): (fs_err::File, TempPath),
-        record: ArtifactRecord,
-    ) -> Result<Arc<Sidecar>, Error> {
-        let place = self.layout.version(module)?;
+        file: &fs_err::File,
+        record: &ArtifactRecord,
+    ) -> Result<(), Error> {
         let found = file.metadata()?.len();
         if found != record.size {
             let (module, recorded) = (module.to_string(), record.size);
             return Err(Error::SizeDiffers { module, artifact, recorded, found });
         }
+        self.durable.faults.at(Act::SyncBlob)?;
         file.sync_all()?;
-        drop(file);
         reached(Step::BlobSynced);
+        Ok(())
+    }
+
+    /// Steps 2 to 7, of a synced body. Gives the version's sidecar as it is now.
+    pub(crate) fn commit(
+        &self,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        temporary: TempPath,
+        record: ArtifactRecord,
+    ) -> Result<Arc<Sidecar>, Error> {
+        let place = self.layout.version(module)?;
 
         let lock = self.version_locks.of(module);
         let held = lock.lock().unwrap_or_else(PoisonError::into_inner);
@@ -154,7 +165,9 @@ impl Files {
         let place = self.layout.version(module)?;
         let lock = self.version_locks.of(module);
         let held = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let OnDisk::Sidecar(mut sidecar) = read_sidecar(&place.sidecar())? else { return Ok(None) };
+        let OnDisk::Sidecar(mut sidecar) = self.read_sidecar(&place.sidecar())? else {
+            return Ok(None);
+        };
         let Some(record) = sidecar.of(artifact) else { return Ok(None) };
         let is_lowered = record.state.is_verified() && !state.is_verified();
         if record.state == state || is_lowered {
@@ -162,15 +175,51 @@ impl Files {
             self.memory.sidecar_replaced(module, Arc::clone(&sidecar));
             return Ok(Some(sidecar));
         }
-        let body = Body::Lying(place.body(artifact, &record.state));
+        let from = place.body(artifact, &record.state);
         let to = place.body(artifact, &state);
+        let stays = from == to;
+        let body = Body::Lying(from);
         let record = ArtifactRecord { state, ..record.clone() };
         sidecar.set(artifact, Some(record));
-        let unsettled = self.durable.make_directories(&self.layout.download(), &place.dir)?;
-        let sidecar = self.replace_sidecar(module, &place, *sidecar, Some((body, to)))?;
-        drop(held);
-        self.durable.settle(unsettled)?;
-        Ok(Some(sidecar))
+        let written = || {
+            let unsettled = self.durable.make_directories(&self.layout.download(), &place.dir)?;
+            let changed = (*sidecar).clone();
+            let sidecar = self.replace_sidecar(module, &place, changed, Some((body, to)))?;
+            drop(held);
+            self.durable.settle(unsettled)?;
+            Ok(sidecar)
+        };
+        match written() {
+            Ok(sidecar) => Ok(Some(sidecar)),
+            Err(error) => {
+                // It is true all the same, and is said again by whoever asks when memory has forgotten it. But a file that
+                // could not be moved would not be found by it.
+                if stays {
+                    self.memory.sidecar_replaced(module, Arc::new(*sidecar));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether what is recorded of this artifact, also without its file, speaks against other bytes that come. A record
+    /// that cannot be read speaks against those that nobody vouches for.
+    pub(crate) fn refuse_other(
+        &self,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        offered: &ArtifactRecord,
+    ) -> Result<(), Error> {
+        match self.sidecar(module) {
+            Ok(sidecar) => match sidecar.as_ref().and_then(|sidecar| sidecar.of(artifact)) {
+                Some(had) if is_other(artifact, had, offered) => {
+                    Err(Error::Conflict { had: Box::new(had.clone()) })
+                }
+                _ => Ok(()),
+            },
+            Err(_) if offered.state.is_verified() || artifact == Artifact::Info => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Steps 3 to 6, under the version's lock.
@@ -186,9 +235,11 @@ impl Files {
         let temporary = self.durable.write_temporary(&text, true)?;
         reached(Step::SidecarSynced);
         if let Some((body, to)) = body {
+            self.durable.faults.at(Act::RenameBlob)?;
             body.put(&to)?;
             reached(Step::BlobRenamed);
         }
+        self.durable.faults.at(Act::RenameSidecar)?;
         replace(temporary, &place.sidecar())?;
         reached(Step::SidecarRenamed);
         let sidecar = Arc::new(sidecar);
@@ -211,7 +262,7 @@ impl Files {
         module: &ModuleVersion,
         place: &VersionFiles,
     ) -> Result<Sidecar, Error> {
-        match read_sidecar(&place.sidecar())? {
+        match self.read_sidecar(&place.sidecar())? {
             OnDisk::Sidecar(sidecar) => Ok(*sidecar),
             OnDisk::Missing => Ok(Sidecar::default()),
             OnDisk::Damaged(error) => {
@@ -239,13 +290,11 @@ fn decide(
     offered: ArtifactRecord,
 ) -> Result<Decision, Error> {
     let Some(had) = had else { return Ok(Decision::Place(offered)) };
-    let same_bytes = had.sha256 == offered.sha256;
-    let same_content = same_bytes || (had.h1.is_some() && had.h1 == offered.h1);
-    // What nobody vouched for gives way, once its file is lost, to what a checksum database vouches for.
-    let vouched_for = offered.state.is_verified() && !had.state.is_verified();
-    if !same_content && artifact != Artifact::Info && !vouched_for {
+    if is_other(artifact, had, &offered) {
         return Err(Error::Conflict { had: Box::new(had.clone()) });
     }
+    let same_bytes = had.sha256 == offered.sha256;
+    let same_content = is_same(had, &offered);
     let intact = intact_body(place, artifact, had)?;
     if intact.is_some() && !same_bytes {
         return Err(Error::Conflict { had: Box::new(had.clone()) });
@@ -269,4 +318,15 @@ fn decide(
         Some(file) => Decision::Rewrite(merged, file),
         None => Decision::Place(merged),
     })
+}
+
+fn is_same(had: &ArtifactRecord, offered: &ArtifactRecord) -> bool {
+    had.sha256 == offered.sha256 || (had.h1.is_some() && had.h1 == offered.h1)
+}
+
+/// Whether the first bytes win even when their file is lost. What nobody vouched for gives way then to what a checksum
+/// database vouches for.
+fn is_other(artifact: Artifact, had: &ArtifactRecord, offered: &ArtifactRecord) -> bool {
+    let vouched_for = offered.state.is_verified() && !had.state.is_verified();
+    !is_same(had, offered) && artifact != Artifact::Info && !vouched_for
 }

@@ -12,6 +12,7 @@ use crate::{
     durable::{Durable, replace},
     error::Error,
     layout::Layout,
+    trouble::Fault,
 };
 
 /// The layout this program writes.
@@ -33,22 +34,43 @@ impl Drop for DirectoryLock {
     }
 }
 
+/// A data directory that is ours now.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) lock: DirectoryLock,
+    /// It holds a store and cannot be written: full, read-only, failing.
+    pub(crate) unwritable: Option<io::Error>,
+}
+
 /// Makes the directory, takes its lock, checks its version and sweeps `cache/tmp`.
-pub(crate) fn open(layout: &Layout) -> Result<DirectoryLock, Error> {
+pub(crate) fn open(layout: &Layout) -> Result<Opened, Error> {
     let failed = |source| Error::Directory { dir: layout.root().to_owned(), source };
     fs_err::create_dir_all(layout.root()).map_err(failed)?;
     // Before the lock, as not even a lock file is to be left in a directory that is somebody else's.
     refuse_foreign(layout)?;
     let lock = lock(layout)?;
     check_version(layout)?;
-    for dir in [layout.download(), layout.answers(), layout.temporary(), layout.quarantine()] {
-        fs_err::create_dir_all(dir).map_err(failed)?;
+    match prepare(layout) {
+        Ok(()) => Ok(Opened { lock, unwritable: None }),
+        // There is something to serve.
+        Err(error) if Fault::of(&error).is_some() && layout.version_file().exists() => {
+            Ok(Opened { lock, unwritable: Some(error) })
+        }
+        Err(error) => Err(failed(error)),
     }
-    sweep(&layout.temporary()).map_err(failed)?;
-    write_version(layout).map_err(failed)?;
-    sync(&layout.root().join("cache")).map_err(failed)?;
-    sync(layout.root()).map_err(failed)?;
-    Ok(lock)
+}
+
+fn prepare(layout: &Layout) -> io::Result<()> {
+    for dir in [layout.download(), layout.answers(), layout.temporary(), layout.quarantine()] {
+        fs_err::create_dir_all(dir)?;
+    }
+    sweep(&layout.temporary())?;
+    write_version(layout)?;
+    sync(&layout.root().join("cache"))?;
+    sync(layout.root())?;
+    // What is already there is no sign that more can be written.
+    Durable::new(layout.temporary()).write_temporary(b"can this be written?\n", false)?;
+    Ok(())
 }
 
 fn refuse_foreign(layout: &Layout) -> Result<(), Error> {
@@ -67,9 +89,7 @@ fn refuse_foreign(layout: &Layout) -> Result<(), Error> {
 
 fn lock(layout: &Layout) -> Result<DirectoryLock, Error> {
     let failed = |source| Error::Directory { dir: layout.root().to_owned(), source };
-    let mut options = fs_err::OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    let mut file = options.open(layout.lock()).map_err(failed)?;
+    let mut file = open_lock(layout).map_err(failed)?;
     if let Err(errno) = flock(file.file(), FlockOperation::NonBlockingLockExclusive) {
         if errno != rustix::io::Errno::WOULDBLOCK {
             return Err(failed(errno.into()));
@@ -84,8 +104,26 @@ fn lock(layout: &Layout) -> Result<DirectoryLock, Error> {
         file.rewind()?;
         writeln!(file, "{}", process::id())
     };
-    write(&mut file).map_err(failed)?;
+    // The lock holds without the number, too.
+    if let Err(error) = write(&mut file)
+        && Fault::of(&error).is_none()
+        && error.kind() != io::ErrorKind::InvalidInput
+    {
+        return Err(failed(error));
+    }
     Ok(DirectoryLock { file })
+}
+
+/// The lock file; where the disk does not take one, the one that is there, or else the directory.
+fn open_lock(layout: &Layout) -> io::Result<fs_err::File> {
+    let mut options = fs_err::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    match options.open(layout.lock()) {
+        Err(error) if Fault::of(&error).is_some() => {
+            fs_err::File::open(layout.lock()).or_else(|_| fs_err::File::open(layout.root()))
+        }
+        other => other,
+    }
 }
 
 /// A missing `VERSION` is fine: the directory is new, or was cut off from power while it was.
@@ -146,7 +184,7 @@ mod tests {
     #[test]
     fn a_new_directory_gets_its_skeleton() {
         let (_dir, layout) = fresh();
-        let _lock = open(&layout).unwrap();
+        let _lock = open(&layout).unwrap().lock;
         assert_eq!(fs_err::read(layout.version_file()).unwrap(), b"1\n");
         let pid = fs_err::read_to_string(layout.lock()).unwrap();
         assert_eq!(pid.trim(), process::id().to_string());
@@ -212,7 +250,7 @@ mod tests {
     #[test]
     fn one_holder() {
         let (_dir, layout) = fresh();
-        let lock = open(&layout).unwrap();
+        let lock = open(&layout).unwrap().lock;
         match open(&layout).unwrap_err() {
             Error::Locked { dir, pid } => {
                 assert_eq!(dir, layout.root());

@@ -15,7 +15,10 @@ use std::{
 
 use tempfile::TempPath;
 
-use crate::keyed::Keyed;
+use crate::{
+    keyed::Keyed,
+    killpoint::{Act, Faults},
+};
 
 /// Directories remembered as being on disk, as 64-bit hashes; past this the memory starts anew.
 const REMEMBERED: usize = 8192;
@@ -26,6 +29,7 @@ pub(crate) struct Durable {
     temporary: PathBuf,
     syncs: Keyed<PathBuf, DirectorySync>,
     on_disk: Mutex<HashSet<u64>>,
+    pub(crate) faults: Faults,
 }
 
 /// The directories that [`Durable::settle`] must sync.
@@ -41,7 +45,12 @@ pub(crate) struct Unsettled {
 impl Durable {
     /// `temporary` is where files are written before they are renamed into place.
     pub(crate) fn new(temporary: PathBuf) -> Self {
-        Self { temporary, syncs: Keyed::new(), on_disk: Mutex::new(HashSet::new()) }
+        Self {
+            temporary,
+            syncs: Keyed::new(),
+            on_disk: Mutex::new(HashSet::new()),
+            faults: Faults::default(),
+        }
     }
 
     /// Makes `leaf` and what is missing between it and `root`, which exists.
@@ -97,6 +106,7 @@ impl Durable {
 
     /// An empty temporary file, readable as the umask allows: a `file://` client may be another user.
     pub(crate) fn new_temporary(&self) -> io::Result<(fs_err::File, TempPath)> {
+        self.faults.at(Act::MakeTemporary)?;
         let (file, path) = tempfile::Builder::new()
             .prefix("stoa-")
             .permissions(std::fs::Permissions::from_mode(0o666))

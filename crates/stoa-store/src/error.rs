@@ -57,6 +57,12 @@ pub enum Error {
     /// The index cannot be asked right now. Nothing that is served depends on it.
     #[error("the index {} cannot be used: {reason}", .path.display())]
     Index { path: PathBuf, reason: String },
+    /// The disk cannot be written, and there is no room in memory to pass the body through.
+    #[error("{0}")]
+    NoRoom(String),
+    /// The disk cannot be written now, so this was not tried.
+    #[error("the disk cannot be written: {0}")]
+    NotWritten(String),
     /// The store was closed; it no longer writes.
     #[error("the store is closed")]
     Closed,
@@ -70,6 +76,7 @@ impl Error {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Io(source) | Self::Directory { source, .. } => class_of_io(source),
+            Self::NoRoom(_) | Self::NotWritten(_) => ErrorClass::Full,
             Self::Conflict { .. } => ErrorClass::Mismatch,
             Self::TooLong(_) | Self::UnsafeName(_) => ErrorClass::Invalid,
             Self::Locked { .. }
@@ -89,6 +96,7 @@ fn class_of_io(error: &io::Error) -> ErrorClass {
     match error.kind() {
         io::ErrorKind::StorageFull
         | io::ErrorKind::QuotaExceeded
+        | io::ErrorKind::FileTooLarge
         | io::ErrorKind::ReadOnlyFilesystem => ErrorClass::Full,
         io::ErrorKind::InvalidFilename => ErrorClass::Invalid,
         _ => ErrorClass::Internal,
@@ -114,6 +122,7 @@ mod tests {
         check(Errno::NOSPC, ErrorClass::Full);
         check(Errno::DQUOT, ErrorClass::Full);
         check(Errno::ROFS, ErrorClass::Full);
+        check(Errno::FBIG, ErrorClass::Full);
         check(Errno::NAMETOOLONG, ErrorClass::Invalid);
         check(Errno::ACCESS, ErrorClass::Internal);
         check(Errno::IO, ErrorClass::Internal);

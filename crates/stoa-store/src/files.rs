@@ -20,10 +20,12 @@ use crate::{
     durable::Durable,
     error::Error,
     keyed::Keyed,
+    killpoint::Act,
     layout::{Layout, VersionFiles},
     memory::{Memory, Remembered, SMALL},
     quarantine::Quarantine,
     record::{ArtifactRecord, Content, Sidecar, Stored},
+    trouble::Fault,
 };
 
 /// The files of one data directory.
@@ -122,18 +124,19 @@ impl Files {
         };
         if let Some(known) = self.memory.versions.peek(module)
             && let Some(record) = known.sidecar.of(artifact)
-            && let Opened::Whole(content) = open_body(&place, artifact, record)?
+            && let Opened::Whole(content) = self.open_body(&place, artifact, record)?
         {
             return give(&known, record, content);
         }
         // Memory may lack what disk has; before anybody is sent to an upstream, disk is asked.
         let Some(known) = self.load(module, &place)? else { return Ok(None) };
         let Some(record) = known.sidecar.of(artifact) else { return Ok(None) };
-        let what = match open_body(&place, artifact, record)? {
+        let what = match self.open_body(&place, artifact, record)? {
             Opened::Whole(content) => return give(&known, record, content),
             Opened::Missing => "is gone".to_owned(),
             Opened::Size(found) => format!("has {found} bytes instead of {}", record.size),
             Opened::OtherBytes => "has other bytes than were recorded".to_owned(),
+            Opened::Unreadable(error) => format!("cannot be read ({error})"),
         };
         let path = place.body(artifact, &record.state);
         warn!(path = %path.display(), "a stored file {what}; it will be fetched again");
@@ -153,17 +156,79 @@ impl Files {
         module: &ModuleVersion,
         place: &VersionFiles,
     ) -> Result<Option<Arc<Remembered>>, Error> {
-        self.memory.versions.load(module, || match read_sidecar(&place.sidecar())? {
-            OnDisk::Sidecar(sidecar) => Ok(Some(Remembered::new(Arc::new(*sidecar)))),
-            OnDisk::Missing => Ok(None),
-            OnDisk::Damaged(why) => {
+        let path = place.sidecar();
+        self.memory.versions.load(module, || match self.read_sidecar(&path) {
+            Ok(OnDisk::Sidecar(sidecar)) => Ok(Some(Remembered::new(Arc::new(*sidecar)))),
+            Ok(OnDisk::Missing) => Ok(None),
+            Ok(OnDisk::Damaged(error)) => {
                 warn!(
-                    path = %place.sidecar().display(), error = why,
+                    path = %path.display(), error,
                     "a damaged sidecar; its files are not served until they are fetched again"
                 );
                 Ok(None)
             }
+            Err(Error::Io(error)) if Fault::of(&error).is_some() => {
+                warn!(%error, "a sidecar cannot be read; its files are fetched");
+                Ok(None)
+            }
+            Err(error) => Err(error),
         })
+    }
+
+    /// From disk. That the disk fails is an error, since it says nothing about what is recorded.
+    pub(crate) fn read_sidecar(&self, path: &Path) -> Result<OnDisk, Error> {
+        self.durable.faults.at(Act::ReadSidecar)?;
+        read_sidecar(path)
+    }
+
+    fn open_body(
+        &self,
+        place: &VersionFiles,
+        artifact: Artifact,
+        record: &ArtifactRecord,
+    ) -> Result<Opened<Content>, Error> {
+        let mut opened = Opened::Missing;
+        for path in place.bodies(artifact, &record.state) {
+            opened = self.open_recorded(&path, artifact, record)?;
+            if !matches!(opened, Opened::Missing) {
+                break;
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Opens a file, or reads it when it is a small one; the bytes of that are compared with the record, since it costs
+    /// nothing beside reading them, and only once.
+    fn open_recorded(
+        &self,
+        path: &Path,
+        artifact: Artifact,
+        record: &ArtifactRecord,
+    ) -> Result<Opened<Content>, Error> {
+        let open = || {
+            self.durable.faults.at(Act::ReadBlob)?;
+            let mut file = match open_sized(path, record.size)? {
+                Opened::Whole(file) => file,
+                other => return Ok(other.without()),
+            };
+            if artifact == Artifact::Zip || record.size > SMALL {
+                return Ok(Opened::Whole(Content::File(Arc::new(file.into()))));
+            }
+            // Exactly as large as it must be: what is remembered keeps its capacity.
+            let mut body = vec![0; record.size as usize];
+            file.read_exact(&mut body)?;
+            Ok(if Sha256::of(&body) == record.sha256 {
+                Opened::Whole(Content::Memory(Bytes::from(body)))
+            } else {
+                Opened::OtherBytes
+            })
+        };
+        match open() {
+            Err(Error::Io(error)) if Fault::of(&error).is_some() => {
+                Ok(Opened::Unreadable(error.to_string()))
+            }
+            other => other,
+        }
     }
 }
 
@@ -212,6 +277,20 @@ enum Opened<T> {
     Missing,
     Size(u64),
     OtherBytes,
+    /// The disk fails; with its error.
+    Unreadable(String),
+}
+
+impl<T> Opened<T> {
+    /// What was found instead of a whole file.
+    fn without<U>(self) -> Opened<U> {
+        match self {
+            Self::Whole(_) | Self::Missing => Opened::Missing,
+            Self::Size(found) => Opened::Size(found),
+            Self::OtherBytes => Opened::OtherBytes,
+            Self::Unreadable(error) => Opened::Unreadable(error),
+        }
+    }
 }
 
 fn open_sized(path: &Path, size: u64) -> Result<Opened<File>, Error> {
@@ -228,47 +307,6 @@ fn open_sized(path: &Path, size: u64) -> Result<Opened<File>, Error> {
         Opened::Whole(file.into_file())
     } else {
         Opened::Size(metadata.len())
-    })
-}
-
-fn open_body(
-    place: &VersionFiles,
-    artifact: Artifact,
-    record: &ArtifactRecord,
-) -> Result<Opened<Content>, Error> {
-    let mut opened = Opened::Missing;
-    for path in place.bodies(artifact, &record.state) {
-        opened = open_recorded(&path, artifact, record)?;
-        if !matches!(opened, Opened::Missing) {
-            break;
-        }
-    }
-    Ok(opened)
-}
-
-/// Opens a file, or reads it when it is a small one; the bytes of that are compared with the record, since it costs nothing
-/// beside reading them, and only once.
-fn open_recorded(
-    path: &Path,
-    artifact: Artifact,
-    record: &ArtifactRecord,
-) -> Result<Opened<Content>, Error> {
-    let mut file = match open_sized(path, record.size)? {
-        Opened::Whole(file) => file,
-        Opened::Missing => return Ok(Opened::Missing),
-        Opened::Size(found) => return Ok(Opened::Size(found)),
-        Opened::OtherBytes => return Ok(Opened::OtherBytes),
-    };
-    if artifact == Artifact::Zip || record.size > SMALL {
-        return Ok(Opened::Whole(Content::File(file)));
-    }
-    // Exactly as large as it must be: what is remembered keeps its capacity.
-    let mut body = vec![0; record.size as usize];
-    file.read_exact(&mut body)?;
-    Ok(if Sha256::of(&body) == record.sha256 {
-        Opened::Whole(Content::Memory(Bytes::from(body)))
-    } else {
-        Opened::OtherBytes
     })
 }
 
@@ -295,18 +333,22 @@ pub(crate) fn intact_body(
 
 fn is_intact(path: &Path, record: &ArtifactRecord) -> Result<bool, Error> {
     let Opened::Whole(mut file) = open_sized(path, record.size)? else { return Ok(false) };
+    // Unreadable is damaged: fresh bytes heal it.
+    Ok(digest_of(&mut file).is_ok_and(|sha256| sha256 == record.sha256))
+}
+
+/// Reads to the end.
+pub(crate) fn digest_of(file: &mut impl Read) -> io::Result<Sha256> {
     let mut hasher = sha2::Sha256::new();
     let mut buffer = vec![0; 128 << 10];
     loop {
         match file.read(&mut buffer) {
-            Ok(0) => break,
+            Ok(0) => return Ok(Sha256::from_bytes(hasher.finalize().into())),
             Ok(length) => hasher.update(&buffer[..length]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Unreadable is damaged: fresh bytes heal it.
-            Err(_) => return Ok(false),
+            Err(error) => return Err(error),
         }
     }
-    Ok(Sha256::from_bytes(hasher.finalize().into()) == record.sha256)
 }
 
 #[cfg(test)]
@@ -320,12 +362,13 @@ mod tests {
     fn memory_that_is_behind_the_disk_is_no_miss() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path().to_owned());
-        let lock = directory::open(&layout).unwrap();
+        let lock = directory::open(&layout).unwrap().lock;
         let files = Files::new(layout, lock, 1 << 20, 0);
         let module = ModuleVersion::parse("example.com/a@v1.0.0").unwrap();
         let body = b"{}";
         let (mut file, path) = files.durable.new_temporary().unwrap();
         file.write_all(body).unwrap();
+        drop(file);
         let record = ArtifactRecord {
             size: 2,
             sha256: Sha256::of(body),
@@ -334,7 +377,7 @@ mod tests {
             source: String::new(),
             first_seen: jiff::Timestamp::UNIX_EPOCH,
         };
-        files.commit(&module, Artifact::Info, (file, path), record.clone()).unwrap();
+        files.commit(&module, Artifact::Info, path, record.clone()).unwrap();
         let mut older = Sidecar::default();
         files.memory.sidecar_replaced(&module, Arc::new(older.clone()));
         assert_eq!(files.open(&module, Artifact::Info).unwrap().unwrap().record, record);

@@ -1,4 +1,4 @@
-//! The places in a commit where a test kills the process. Nothing in a real build.
+//! The places where a test kills the process, or lets the disk fail. Nothing in a real build.
 
 /// The steps of a commit, each named by what has just been done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,43 @@ pub(crate) fn reached(_: Step) {}
 
 #[cfg(test)]
 pub(crate) use armed::{arm, reached};
+
+/// What is asked of the disk where it may fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    MakeTemporary,
+    SyncBlob,
+    RenameBlob,
+    RenameSidecar,
+    ReadSidecar,
+    ReadBlob,
+}
+
+/// The failures that a test has asked for, of one store.
+#[derive(Debug, Default)]
+pub(crate) struct Faults(#[cfg(test)] std::sync::Mutex<Vec<(Act, rustix::io::Errno)>>);
+
+impl Faults {
+    #[cfg(not(test))]
+    #[inline]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "only a test lets it fail")]
+    pub(crate) fn at(&self, _: Act) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn at(&self, act: Act) -> std::io::Result<()> {
+        match self.0.lock().unwrap().iter().find(|(one, _)| *one == act) {
+            Some((_, errno)) => Err((*errno).into()),
+            None => Ok(()),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set(&self, faults: &[(Act, rustix::io::Errno)]) {
+        *self.0.lock().unwrap() = faults.to_vec();
+    }
+}
 
 #[cfg(test)]
 mod armed {

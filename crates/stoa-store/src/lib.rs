@@ -21,11 +21,13 @@ mod memory;
 mod quarantine;
 mod record;
 mod reject;
+mod spool;
 mod store;
 mod sumdb;
 mod temporary;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 pub use answers::{Answer, AnswerKey};
 pub use error::Error;
@@ -33,5 +35,7 @@ pub use index::Counts;
 pub use lists::StoredVersion;
 pub use quarantine::QuarantineNote;
 pub use record::{ArtifactRecord, Content, Sidecar, State, Stored};
-pub use store::{Options, Store};
+pub use spool::OpenFile;
+pub use store::{Committed, Options, SpoolCounts, Store};
 pub use temporary::Temporary;
+pub use trouble::{Fault, Trouble};

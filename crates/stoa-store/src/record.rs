@@ -1,11 +1,13 @@
 //! What a sidecar says: the durable record of each artifact of one version.
 
-use std::fs::File;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use stoa_module::{Artifact, H1, Sha256};
+
+use crate::spool::OpenFile;
 
 /// What is known for ever about one stored artifact.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,8 +159,7 @@ pub struct Stored {
 pub enum Content {
     /// Of a small `.info` or `.mod`.
     Memory(Bytes),
-    /// Open, at its start.
-    File(File),
+    File(Arc<OpenFile>),
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! The store: what the other rooms see.
 
+mod bodies;
+
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use bytes::Bytes;
@@ -24,13 +26,17 @@ use crate::{
     layout::Layout,
     lists::StoredVersion,
     quarantine::{QuarantineNote, put_temporary},
-    record::{ArtifactRecord, Sidecar, State, Stored},
-    temporary::Temporary,
+    record::{Sidecar, State, Stored},
+    spool::Spool,
+    temporary::{Place, Temporary},
+    trouble::{Fault, Health},
 };
 
 /// Blocking threads that writing may take. Hits use the same pool of tokio's, which the program makes much larger, without
 /// a permit, so that there is always a thread for them.
 const WRITERS: u32 = 32;
+
+pub use bodies::{Committed, SpoolCounts};
 
 /// How to open a [`Store`].
 #[derive(Clone, Debug)]
@@ -41,12 +47,25 @@ pub struct Options {
     pub memory_bytes: u64,
     /// Disk for rejected bodies, in bytes.
     pub quarantine_bytes: u64,
+    /// Memory for one body that the disk does not take, in bytes; nothing larger is passed through then.
+    pub spool_file_bytes: u64,
+    /// The same for all such bodies together.
+    pub spool_bytes: u64,
+    /// Nothing is going to be fetched: that the disk cannot be written is said in the log once, and not every minute.
+    pub reads_only: bool,
 }
 
 impl Options {
-    /// 24 MiB of memory, 256 MiB of quarantine.
+    /// 24 MiB of memory, 256 MiB of quarantine, 8 MiB for a body that the disk does not take and 32 MiB for all of them.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), memory_bytes: 24 << 20, quarantine_bytes: 256 << 20 }
+        Self {
+            dir: dir.into(),
+            memory_bytes: 24 << 20,
+            quarantine_bytes: 256 << 20,
+            spool_file_bytes: 8 << 20,
+            spool_bytes: 32 << 20,
+            reads_only: false,
+        }
     }
 }
 
@@ -62,10 +81,18 @@ struct Inner {
     index: Index,
     /// One permit per blocking call that writes; all of them, for ever, to close.
     writers: Arc<Semaphore>,
+    health: Health,
+    spool: Spool,
+    reads_only: bool,
+    passed: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl Store {
     /// Makes or opens the data directory, takes its lock, sweeps `cache/tmp` and opens the index.
+    ///
+    /// A directory that cannot be written (a full disk, a read-only one) opens all the same when there is a store in it: what
+    /// is there is served, see [`Store::trouble`].
     ///
     /// Fails with one clear line when another process holds the directory ([`Error::Locked`]), a newer program wrote it
     /// ([`Error::NewerLayout`]), it is somebody else's ([`Error::ForeignDirectory`]) or it cannot be used
@@ -77,16 +104,38 @@ impl Store {
         let dir = std::path::absolute(&dir).map_err(|source| Error::Directory { dir, source })?;
         let layout = Layout::new(dir);
         let (memory, quarantine) = (options.memory_bytes, options.quarantine_bytes);
-        let (files, mark) = blocking(move || {
-            let lock = directory::open(&layout)?;
-            let mark = take_clean_mark(&layout)
-                .map_err(|source| Error::Directory { dir: layout.root().to_owned(), source })?;
-            Ok((Arc::new(Files::new(layout, lock, memory, quarantine)), mark))
+        let (files, mark, unwritable) = blocking(move || {
+            let directory::Opened { lock, mut unwritable } = directory::open(&layout)?;
+            let mark = match take_clean_mark(&layout) {
+                // It stays, and is not believed; the check that finds the disk writable takes it away.
+                Err(source) if Fault::of(&source).is_some() => {
+                    unwritable = Some(source);
+                    None
+                }
+                Err(source) => {
+                    return Err(Error::Directory { dir: layout.root().to_owned(), source });
+                }
+                Ok(mark) => mark,
+            };
+            Ok((Arc::new(Files::new(layout, lock, memory, quarantine)), mark, unwritable))
         })
         .await?;
         let index = Index::start(Arc::clone(&files), mark).await;
-        let inner = Inner { files, index, writers: Arc::new(Semaphore::new(WRITERS as usize)) };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Inner {
+            files,
+            index,
+            writers: Arc::new(Semaphore::new(WRITERS as usize)),
+            health: Health::default(),
+            spool: Spool::new(options.spool_file_bytes, options.spool_bytes),
+            reads_only: options.reads_only,
+            passed: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        };
+        let store = Self { inner: Arc::new(inner) };
+        if let Some(error) = unwritable {
+            store.note(&error, 0);
+        }
+        Ok(store)
     }
 
     /// The data directory, absolute.
@@ -123,57 +172,33 @@ impl Store {
         self.read(move |files| files.sidecar(&module)).await
     }
 
-    /// A new empty file to download into.
-    pub async fn temporary(&self) -> Result<Temporary, Error> {
-        self.write(|files| {
-            let (file, path) = files.durable.new_temporary()?;
-            Ok(Temporary::new(file, path))
-        })
-        .await
-    }
-
-    /// Stores an artifact for ever. When this returns it is on disk; dropping the future does not stop it in the middle.
-    ///
-    /// First bytes win: other bytes than the recorded ones are [`Error::Conflict`]; the same bytes are accepted again, heal
-    /// a missing or damaged file, and raise the state to verified if the new record says so. Other bytes take the place of
-    /// a missing or damaged file only when the `h1:` is the same, or for an `.info`. Gives the version's sidecar.
-    pub async fn commit(
-        &self,
-        module: &ModuleVersion,
-        artifact: Artifact,
-        temporary: Temporary,
-        record: ArtifactRecord,
-    ) -> Result<Arc<Sidecar>, Error> {
-        let body = temporary.settle().await?;
-        let module = module.clone();
-        let inner = Arc::clone(&self.inner);
-        self.write(move |files| {
-            let sidecar = files.commit(&module, artifact, body, record)?;
-            inner.offer(&module, artifact, &sidecar);
-            Ok(sidecar)
-        })
-        .await
-    }
-
     /// Replaces the recorded state of a stored artifact, for instance when a checksum database vouches for what was stored
     /// unverified, which is from then on in the `list` and under the go command's own name. What is verified stays verified,
     /// by the database that was asked last. `None` when nothing is recorded.
+    /// When the disk does not take it, it is remembered as long as memory reaches, and found out again after that.
     pub async fn restate(
         &self,
         module: &ModuleVersion,
         artifact: Artifact,
         state: State,
     ) -> Result<Option<Arc<Sidecar>>, Error> {
-        let module = module.clone();
-        let inner = Arc::clone(&self.inner);
-        self.write(move |files| {
-            let sidecar = files.restate(&module, artifact, state)?;
-            if let Some(sidecar) = &sidecar {
-                inner.offer(&module, artifact, sidecar);
+        let restated = {
+            let (module, inner) = (module.clone(), Arc::clone(&self.inner));
+            self.write(move |files| {
+                let sidecar = files.restate(&module, artifact, state)?;
+                if let Some(sidecar) = &sidecar {
+                    inner.offer(&module, artifact, sidecar);
+                }
+                Ok(sidecar)
+            })
+        };
+        match restated.await {
+            Err(Error::Io(error)) => {
+                self.note(&error, 0);
+                self.sidecar(module).await
             }
-            Ok(sidecar)
-        })
-        .await
+            other => other,
+        }
     }
 
     /// Takes out what is stored, because a checksum database contradicts it: moves the file to quarantine and forgets its
@@ -204,7 +229,9 @@ impl Store {
         temporary: Temporary,
         note: QuarantineNote,
     ) -> Result<(), Error> {
-        let (file, body) = temporary.settle().await?;
+        let (file, Place::Disk(body)) = temporary.settle().await? else {
+            return Err(self.not_written());
+        };
         drop(file);
         self.write(move |files| put_temporary(&files.quarantine, &files.durable, body, &note)).await
     }
@@ -237,6 +264,10 @@ impl Store {
     /// Replaces the answer to a question. Not synced: a power cut may lose it. When the disk does not take it, it is
     /// remembered all the same, as long as memory reaches.
     pub async fn put_answer(&self, key: &AnswerKey, answer: Answer) -> Result<(), Error> {
+        if self.trouble().is_some() {
+            self.inner.files.remember_answer(key, answer);
+            return Ok(());
+        }
         let key = key.clone();
         self.write(move |files| files.put_answer(&key, answer)).await
     }
@@ -248,8 +279,11 @@ impl Store {
         self.read(move |files| files.sumdb_read(&name, &file)).await
     }
 
-    /// Replaces such a file at once, and syncs it.
+    /// Replaces such a file at once, and syncs it. [`Error::NotWritten`] while the disk cannot be written.
     pub async fn sumdb_write(&self, name: &str, file: &str, body: Bytes) -> Result<(), Error> {
+        if self.trouble().is_some() {
+            return Err(self.not_written());
+        }
         let (name, file) = (name.to_owned(), file.to_owned());
         self.write(move |files| files.sumdb_write(&name, &file, &body)).await
     }
@@ -280,13 +314,23 @@ impl Store {
         self.inner.index.unverified(after, most).await
     }
 
-    /// Whether a file can be written into the cache now.
+    /// Writes a file into the cache. That it cannot be written is trouble from now on.
     pub async fn check_writable(&self) -> Result<(), Error> {
+        if self.trouble().is_some() {
+            return Err(self.not_written());
+        }
         self.write(|files| {
             files.durable.write_temporary(b"writable?", false)?;
             Ok(())
         })
         .await
+        .inspect_err(|error| {
+            if let Error::Io(error) = error
+                && let Some(fault) = Fault::of_temporary(error)
+            {
+                self.begin_trouble(fault, &error.to_string(), 0);
+            }
+        })
     }
 
     /// Whether the index answers. Nothing that is served depends on it.
@@ -328,6 +372,16 @@ impl Store {
     }
 
     #[cfg(test)]
+    pub(crate) fn faults(&self) -> &crate::killpoint::Faults {
+        &self.inner.files.durable.faults
+    }
+
+    #[cfg(test)]
+    pub(crate) fn health(&self) -> &Health {
+        &self.inner.health
+    }
+
+    #[cfg(test)]
     pub(crate) fn offer_row(&self, row: Row) {
         self.inner.index.offer(row);
     }
@@ -348,12 +402,16 @@ impl Store {
         let permit: OwnedSemaphorePermit =
             writers.acquire_owned().await.map_err(|_| Error::Closed)?;
         let files = Arc::clone(&self.inner.files);
-        blocking(move || {
+        let result = blocking(move || {
             let result = task(&files);
             drop(permit);
             result
         })
-        .await
+        .await;
+        if let Err(Error::Io(error)) = &result {
+            self.note(error, 0);
+        }
+        result
     }
 }
 

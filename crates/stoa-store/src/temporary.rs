@@ -1,23 +1,34 @@
-//! A file on its way into the store.
+//! A body on its way into the store.
 
-use std::path::Path;
+use std::io::Seek;
 
 use tempfile::TempPath;
 use tokio::io::AsyncWriteExt;
 
-use crate::error::Error;
+use crate::{error::Error, spool::Room};
 
-/// A file in `cache/tmp`, in the file system of the blobs. It is removed when dropped, and at the next open if the process
-/// was killed before.
+/// A file in `cache/tmp`, in the file system of the blobs, or one in memory while the disk cannot be written. It is gone
+/// when dropped; one on disk also at the next open if the process was killed before.
 #[derive(Debug)]
 pub struct Temporary {
     file: fs_err::tokio::File,
-    path: TempPath,
+    place: Place,
+}
+
+#[derive(Debug)]
+pub(crate) enum Place {
+    Disk(TempPath),
+    Memory(Room),
 }
 
 impl Temporary {
-    pub(crate) fn new(file: fs_err::File, path: TempPath) -> Self {
-        Self { file: fs_err::tokio::File::from_std(file), path }
+    pub(crate) fn on_disk(file: fs_err::File, path: TempPath) -> Self {
+        Self { file: fs_err::tokio::File::from_std(file), place: Place::Disk(path) }
+    }
+
+    pub(crate) fn in_memory(file: std::fs::File, room: Room) -> Self {
+        let file = fs_err::File::from_parts(file, "a file in memory");
+        Self { file: fs_err::tokio::File::from_std(file), place: Place::Memory(room) }
     }
 
     /// The file, to be written. Tokio's files write behind: [`Temporary::reader`] and a commit wait for that.
@@ -25,21 +36,35 @@ impl Temporary {
         &mut self.file
     }
 
-    /// Where it lies until it is committed.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The most bytes it may have. One on disk has as much as the disk takes.
+    pub fn room(&self) -> u64 {
+        match &self.place {
+            Place::Disk(_) => u64::MAX,
+            Place::Memory(room) => room.size(),
+        }
     }
 
-    /// A second handle at the start of what has been written so far, for checks on a blocking thread.
+    pub fn is_on_disk(&self) -> bool {
+        matches!(self.place, Place::Disk(_))
+    }
+
+    /// A second handle at the start of what has been written so far, for checks on a blocking thread. Nothing may be
+    /// written after that.
     pub async fn reader(&mut self) -> Result<std::fs::File, Error> {
         self.file.flush().await?;
-        let (file, _) = fs_err::tokio::File::open(&self.path).await?.into_std().await.into_parts();
+        let (mut file, _) = self.file.try_clone().await?.into_std().await.into_parts();
+        file.rewind()?;
         Ok(file)
     }
 
+    /// Bytes written so far.
+    pub(crate) async fn length(&self) -> u64 {
+        self.file.metadata().await.map_or(0, |metadata| metadata.len())
+    }
+
     /// Waits for what is being written and gives up the asynchronous side.
-    pub(crate) async fn settle(mut self) -> Result<(fs_err::File, TempPath), Error> {
+    pub(crate) async fn settle(mut self) -> Result<(fs_err::File, Place), Error> {
         self.file.flush().await?;
-        Ok((self.file.into_std().await, self.path))
+        Ok((self.file.into_std().await, self.place))
     }
 }

@@ -7,6 +7,7 @@ mod kill;
 mod memory;
 mod power;
 mod reject;
+mod trouble;
 mod unverified;
 
 use std::{collections::BTreeMap, io::Read, path::PathBuf, time::Duration};
@@ -15,8 +16,8 @@ use stoa_module::{Artifact, H1, ModulePath, ModuleVersion, Sha256};
 use tokio::io::AsyncWriteExt;
 
 use crate::{
-    ArtifactRecord, Content, Error, Options, QuarantineNote, Sidecar, State, Store, Temporary,
-    layout::Layout,
+    ArtifactRecord, Committed, Content, Error, Options, QuarantineNote, Sidecar, State, Store,
+    Temporary, layout::Layout,
 };
 
 /// A data directory that outlives the stores opened on it.
@@ -101,7 +102,7 @@ fn record(artifact: Artifact, body: &[u8]) -> ArtifactRecord {
 }
 
 async fn downloaded(store: &Store, body: &[u8]) -> Temporary {
-    let mut temporary = store.temporary().await.unwrap();
+    let mut temporary = store.temporary(1 << 20, Duration::ZERO).await.unwrap();
     temporary.file().write_all(body).await.unwrap();
     temporary
 }
@@ -114,7 +115,10 @@ async fn commit_as(
     record: ArtifactRecord,
 ) -> Result<std::sync::Arc<Sidecar>, Error> {
     let temporary = downloaded(store, body).await;
-    store.commit(module, artifact, temporary, record).await
+    match store.commit(module, artifact, temporary, record).await? {
+        Committed::Stored(sidecar) => Ok(sidecar),
+        Committed::Passed(_) => panic!("{module}{artifact} is passed through"),
+    }
 }
 
 /// Commits the bytes that belong to the artifact.
@@ -136,7 +140,7 @@ async fn served(store: &Store, module: &ModuleVersion, artifact: Artifact) -> Op
     let mut bytes = Vec::new();
     match stored.content {
         Content::Memory(body) => bytes.extend_from_slice(&body),
-        Content::File(mut file) => _ = file.read_to_end(&mut bytes).unwrap(),
+        Content::File(file) => _ = (&**file).read_to_end(&mut bytes).unwrap(),
     }
     assert_eq!(bytes.len() as u64, stored.record.size, "{module}{artifact}");
     assert_eq!(Sha256::of(&bytes), stored.record.sha256, "{module}{artifact}");

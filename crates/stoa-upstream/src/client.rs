@@ -89,6 +89,21 @@ struct Question<'s> {
     encoding: Encoding,
 }
 
+/// What a download is written to.
+#[derive(Clone, Copy, Debug)]
+pub struct Destination<'f> {
+    pub file: &'f File,
+    /// The most bytes it takes: a longer body is a failure of the class Full.
+    pub room: u64,
+}
+
+impl<'f> From<&'f File> for Destination<'f> {
+    /// A file with room for any body.
+    fn from(file: &'f File) -> Self {
+        Self { file, room: u64::MAX }
+    }
+}
+
 /// Where one request goes.
 enum Target<'s> {
     Http { base: &'s Base, url: url::Url, encoding: Encoding, via: http::HeaderValue },
@@ -177,10 +192,11 @@ impl Client {
         path: &str,
         bounds: &Bounds,
         via: &str,
-        into: &File,
+        into: impl Into<Destination<'_>>,
     ) -> Result<Downloaded, Failure> {
-        let mut sink = match into.file().as_fd().try_clone_to_owned() {
-            Ok(descriptor) => FileSink::new(descriptor.into()),
+        let Destination { file, room } = into.into();
+        let mut sink = match file.file().as_fd().try_clone_to_owned() {
+            Ok(descriptor) => FileSink::new(descriptor.into(), room),
             Err(error) => return Err(fault::of_write(&error).at(source, 0)),
         };
         let question = Question { source, used_for, path, via, encoding: Encoding::Identity };

@@ -69,7 +69,7 @@ pub use reqwest::dns;
 
 pub use crate::breaker::{BreakerState, BreakerStatus, HostCounters, Use};
 pub use crate::chain::{Chain, Entry, Step, Walk, deciding};
-pub use crate::client::{Bounds, Client, Downloaded};
+pub use crate::client::{Bounds, Client, Destination, Downloaded};
 pub use crate::error::Error;
 pub use crate::failure::{Failure, Stage};
 pub use crate::proxy::ProxyEnvironment;

@@ -105,6 +105,10 @@ pub struct StoreSettings {
     pub dir: PathBuf,
     /// Bytes.
     pub quarantine_size: u64,
+    /// Bytes, of one download that the disk does not take.
+    pub spool_file_size: u64,
+    /// Bytes, of all of those together.
+    pub spool_size: u64,
     /// Bytes, for what is asked for often.
     pub memory: u64,
 }
@@ -362,7 +366,13 @@ impl Config {
                 max_request_line: 0,
                 drain_timeout: no_time,
             },
-            store: StoreSettings { dir: PathBuf::new(), quarantine_size: 0, memory: 0 },
+            store: StoreSettings {
+                dir: PathBuf::new(),
+                quarantine_size: 0,
+                spool_file_size: 0,
+                spool_size: 0,
+                memory: 0,
+            },
             upstream: Upstream {
                 goproxy: ProxyList { items: Vec::new() },
                 goprivate: Patterns::default(),

@@ -1,4 +1,6 @@
-//! `stoa healthcheck`: is the server with these settings ready? For containers without curl.
+//! `stoa healthcheck`: is the server with these settings alive? For containers without curl.
+//!
+//! Alive and not ready: whoever asks kills what answers no, and a server with a full disk serves what it has.
 
 use std::io;
 use std::time::Duration;
@@ -11,16 +13,21 @@ use crate::config::{Config, Listen, ListenAddress};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Asks `/readyz`: over the command socket where there is one, else where the settings say that it is served.
+/// Asks `/healthz`: over the command socket where there is one, else where the settings say that it is served.
 ///
 /// # Errors
 /// One line: what was asked, and what is wrong.
 pub async fn healthcheck(config: &Config) -> Result<(), String> {
     let socket = config.store.dir.join("stoa.sock");
     let listen = config.server.admin_listen.as_ref().unwrap_or(&config.server.listen);
+    let over_socket = match get_over(&socket, "/healthz").await {
+        // None, or one that a server left behind on a disk that is read-only now.
+        Err(error) if is_nobodys(&error) => None,
+        answer => Some(answer),
+    };
     let (asked, answer) = match listen {
-        _ if socket.exists() => (socket.display().to_string(), get_over(&socket, "/readyz").await),
-        Listen::Unix(path) => (listen.to_string(), get_over(path, "/readyz").await),
+        _ if let Some(answer) = over_socket => (socket.display().to_string(), answer),
+        Listen::Unix(path) => (listen.to_string(), get_over(path, "/healthz").await),
         // It would have to know whom the certificate is for.
         Listen::Tcp(_)
             if config.server.admin_listen.is_none() && config.server.tls_cert.is_some() =>
@@ -33,14 +40,18 @@ pub async fn healthcheck(config: &Config) -> Result<(), String> {
         }
         Listen::Tcp(address) => {
             let address = reachable(address);
-            (format!("http://{address}/readyz"), over_tcp(&address).await)
+            (format!("http://{address}/healthz"), over_tcp(&address).await)
         }
     };
     match answer {
         Ok((200, _)) => Ok(()),
-        Ok((code, body)) => Err(format!("{asked}: not ready ({code}): {}", body.trim())),
+        Ok((code, body)) => Err(format!("{asked}: not well ({code}): {}", body.trim())),
         Err(error) => Err(format!("{asked}: {error}")),
     }
+}
+
+fn is_nobodys(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 /// Where a server that listens on every address is found from its own machine.
@@ -56,7 +67,7 @@ async fn over_tcp(address: &str) -> io::Result<(u16, String)> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
         let request =
-            format!("GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+            format!("GET /healthz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         read_answer(stream).await
     };

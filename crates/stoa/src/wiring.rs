@@ -154,6 +154,9 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
         dir: config.store.dir.clone(),
         memory_bytes: config.store.memory,
         quarantine_bytes: config.store.quarantine_size,
+        spool_file_bytes: config.store.spool_file_size,
+        spool_bytes: config.store.spool_size,
+        reads_only: config.server.offline,
     };
     match Store::open(options).await {
         Ok(store) => Ok(store),

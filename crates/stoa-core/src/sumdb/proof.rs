@@ -16,14 +16,14 @@ const MAX_RACES: usize = 16;
 
 impl Database {
     /// Proves that `signed` and our newest tree are one history, that `record` is in it, and makes the larger of the
-    /// two our newest.
+    /// two our newest. Answers whether everything that proves it is on disk.
     pub(super) async fn prove(
         &self,
         road: &Road,
         roads: &Roads<'_>,
         signed: &SignedTreeHead,
         record: Option<&Lookup>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<bool, Refusal> {
         let corrupt = |error: stoa_sumdb::Error| road.failure(error.class(), error.to_string());
         for _ in 0..MAX_RACES {
             let known = self.head();
@@ -41,6 +41,16 @@ impl Database {
             }
             if let Some(record) = record {
                 plan = plan.record(record.id).map_err(corrupt)?;
+            }
+            // While the disk could not be written our head went on without it. The tiles that were partial when the disk
+            // stood still are read again, wider, as they would have been then.
+            let written = self.written_size();
+            let catches_up = written.filter(|&size| {
+                let since = older.map_or(0, |older| older.head.size);
+                size > 0 && size < newer.head.size && size != since
+            });
+            if let Some(size) = catches_up {
+                plan = plan.tree(size).map_err(corrupt)?;
             }
             let (proven, fetched) = self.authenticated(road, roads, &plan).await?;
             if let Some(older) = older {
@@ -61,12 +71,11 @@ impl Database {
                     format!("record {} is not the one in the tree", record.id),
                 )));
             }
-            self.keep_tiles(&proven, fetched).await;
-            self.keep_edge(signed, newer, &proven).await;
-            if known.as_ref().is_some_and(|known| known.head.size >= signed.head.size)
-                || self.advance(known.as_ref(), signed).await
-            {
-                return Ok(());
+            let kept = self.keep_tiles(&proven, fetched).await
+                && self.keep_edge(signed, newer, &proven).await;
+            let advances = known.as_ref().is_none_or(|known| known.head.size < signed.head.size);
+            if self.advance(known.as_ref(), newer, kept, written).await || !advances {
+                return Ok(kept);
             }
             // Somebody else's head became the newest meanwhile: prove against that one.
         }
@@ -76,15 +85,40 @@ impl Database {
         )))
     }
 
-    /// Compare-and-swap of the newest tree head, in memory and on disk.
-    async fn advance(&self, known: Option<&SignedTreeHead>, signed: &SignedTreeHead) -> bool {
+    /// Compare-and-swap of the newest tree head, in memory, and on disk if the tiles that prove it are there. Without them
+    /// the disk would know a tree that it cannot prove; and a head that is only in memory is minded all the same. `written`
+    /// is what the disk had to catch up with when the tiles were planned.
+    async fn advance(
+        &self,
+        known: Option<&SignedTreeHead>,
+        newer: &SignedTreeHead,
+        kept: bool,
+        written: Option<u64>,
+    ) -> bool {
+        if known.is_some_and(|known| known.head == newer.head) && self.written_size().is_none() {
+            return true;
+        }
         let _alone = self.inner.advancing.lock().await;
         if self.head().as_ref().map(|head| head.head) != known.map(|head| head.head) {
             return false;
         }
-        self.keep("latest", signed.note.clone()).await;
-        *self.inner.head.lock().unwrap_or_else(PoisonError::into_inner) = Some(signed.clone());
+        let head = || self.inner.head.lock().unwrap_or_else(PoisonError::into_inner);
+        let caught_up = kept && head().written == written;
+        let on_disk = caught_up && self.keep("latest", newer.note.clone()).await;
+        let mut head = head();
+        let had = head.signed.replace(newer.clone());
+        if on_disk {
+            head.written = None;
+        } else if head.written.is_none() {
+            head.written = Some(had.map_or(0, |had| had.head.size));
+        }
         true
+    }
+
+    /// The size of the tree on disk where that is not our newest, and the disk can be written again.
+    fn written_size(&self) -> Option<u64> {
+        let written = self.inner.head.lock().unwrap_or_else(PoisonError::into_inner).written;
+        written.filter(|_| self.inner.store.trouble().is_none())
     }
 
     fn fork(&self, road: &Road, older: &SignedTreeHead, newer: &SignedTreeHead) -> Error {

@@ -17,17 +17,21 @@ use crate::sumdb::roads::{Road, Roads};
 use crate::sumdb::{Database, TILES_AT_ONCE};
 
 impl Database {
-    pub(super) async fn keep_tiles(&self, proven: &Proven, fetched: Vec<Tile>) {
+    /// Answers whether all of them are kept.
+    pub(super) async fn keep_tiles(&self, proven: &Proven, fetched: Vec<Tile>) -> bool {
         futures_util::stream::iter(fetched)
-            .for_each_concurrent(TILES_AT_ONCE, |tile| {
+            .map(|tile| {
                 let body = proven.tile(&tile).cloned();
                 async move {
-                    if let Some(body) = body {
-                        self.keep(&tile.path(), body).await;
+                    match body {
+                        Some(body) => self.keep(&tile.path(), body).await,
+                        None => true,
                     }
                 }
             })
-            .await;
+            .buffer_unordered(TILES_AT_ONCE)
+            .fold(true, |all, kept| async move { all && kept })
+            .await
     }
 
     pub(super) async fn fetch_tiles(
@@ -141,22 +145,24 @@ impl Database {
         Ok(None)
     }
 
-    /// Writes the partial tiles of `signed`'s own tree, cut from those of the newer tree.
+    /// Writes the partial tiles of `signed`'s own tree, cut from those of the newer tree. Answers whether they are kept.
     pub(super) async fn keep_edge(
         &self,
         signed: &SignedTreeHead,
         newer: &SignedTreeHead,
         proven: &Proven,
-    ) {
+    ) -> bool {
+        let mut kept = true;
         for tile in right_edge(signed.head.size) {
             let Some(widest) = tile.widest_in(newer.head.size) else { continue };
             if widest == tile {
                 continue;
             }
             if let Some(body) = proven.tile(&widest).and_then(|body| cut(body, tile)) {
-                self.keep(&tile.path(), body).await;
+                kept &= self.keep(&tile.path(), body).await;
             }
         }
+        kept
     }
 }
 

@@ -451,7 +451,7 @@ mod tests {
     async fn a_pass_brings_nothing_back_that_was_removed_during_it() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path().to_owned());
-        let lock = directory::open(&layout).unwrap();
+        let lock = directory::open(&layout).unwrap().lock;
         let shared = Arc::new(Shared {
             path: layout.database(),
             readers: Mutex::new(None),

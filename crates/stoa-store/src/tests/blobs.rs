@@ -436,7 +436,7 @@ async fn temporaries_are_written_read_and_removed() {
     let mut text = String::new();
     temporary.reader().await.unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(text, "some bytes");
-    assert!(temporary.path().starts_with(place.layout().temporary()));
+    assert!(temporary.is_on_disk());
     assert_eq!(place.temporaries(), 1);
     drop(temporary);
     assert_eq!(place.temporaries(), 0);

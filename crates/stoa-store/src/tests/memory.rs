@@ -74,7 +74,7 @@ fn what_was_rejected_does_not_come_back_from_memory() {
     const ROUNDS: usize = 150;
     let place = Place::new();
     let layout = place.layout();
-    let lock = crate::directory::open(&layout).unwrap();
+    let lock = crate::directory::open(&layout).unwrap().lock;
     let files = crate::files::Files::new(layout, lock, 1 << 20, 0);
     let a = module("example.com/a@v1.0.0");
     let of = |round: usize| format!("module example.com/a // {round}\n").into_bytes();
@@ -98,7 +98,8 @@ fn what_was_rejected_does_not_come_back_from_memory() {
             let body = of(round);
             let (mut file, path) = files.durable.new_temporary().unwrap();
             std::io::Write::write_all(&mut file, &body).unwrap();
-            files.commit(&a, Artifact::Mod, (file, path), record(Artifact::Mod, &body)).unwrap();
+            drop(file);
+            files.commit(&a, Artifact::Mod, path, record(Artifact::Mod, &body)).unwrap();
             while files.remembered(&a, Artifact::Mod).is_none() {
                 thread::yield_now();
             }

@@ -31,6 +31,10 @@ pub(crate) trait Answer {
 
 /// Where a body goes.
 pub(crate) trait Sink {
+    /// How many bytes it takes. More is no fault of the source.
+    fn room(&self) -> u64 {
+        u64::MAX
+    }
     /// Forgets what was written before.
     async fn restart(&mut self) -> Result<(), Fault>;
     async fn write(&mut self, chunk: Bytes) -> Result<(), Fault>;
@@ -46,6 +50,9 @@ pub(crate) async fn copy(
     let length = answer.length();
     if length.is_some_and(|length| length > max_bytes) {
         return Err(too_large(max_bytes));
+    }
+    if length.is_some_and(|length| length > sink.room()) {
+        return Err(no_room(sink.room()));
     }
     let mut patience = Budget::new(stall_timeout);
     let mut received = 0;
@@ -66,6 +73,9 @@ pub(crate) async fn copy(
         received += chunk.len() as u64;
         if received > max_bytes {
             return Err(too_large(max_bytes));
+        }
+        if received > sink.room() {
+            return Err(no_room(sink.room()));
         }
         progress += chunk.len() as u64;
         if progress >= PROGRESS_BYTES {
@@ -95,6 +105,11 @@ fn broken(mut fault: Fault, received: u64, length: Option<u64>) -> Fault {
 fn too_large(max_bytes: u64) -> Fault {
     let detail = format!("body: larger than the limit of {max_bytes} bytes");
     Fault::new(ErrorClass::Corrupt, Stage::Body, detail)
+}
+
+fn no_room(room: u64) -> Fault {
+    let detail = format!("cannot store it: there is room for {room} bytes");
+    Fault::new(ErrorClass::Full, Stage::Local, detail)
 }
 
 /// An answer whose bytes are counted as they come.
@@ -146,6 +161,7 @@ impl Sink for MemorySink {
 #[derive(Debug)]
 pub(crate) struct FileSink {
     file: Arc<File>,
+    room: u64,
     /// Not yet in the file.
     buffer: Vec<u8>,
     hash: sha2::Sha256,
@@ -153,8 +169,9 @@ pub(crate) struct FileSink {
 }
 
 impl FileSink {
-    pub(crate) fn new(file: File) -> Self {
-        Self { file: Arc::new(file), buffer: Vec::new(), hash: sha2::Sha256::new(), written: 0 }
+    pub(crate) fn new(file: File, room: u64) -> Self {
+        let (file, hash) = (Arc::new(file), sha2::Sha256::new());
+        Self { file, room, buffer: Vec::new(), hash, written: 0 }
     }
 
     pub(crate) fn into_downloaded(self) -> Downloaded {
@@ -181,6 +198,10 @@ impl FileSink {
 }
 
 impl Sink for FileSink {
+    fn room(&self) -> u64 {
+        self.room
+    }
+
     async fn restart(&mut self) -> Result<(), Fault> {
         self.buffer.clear();
         self.hash = sha2::Sha256::new();

@@ -176,6 +176,18 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Memory for what is asked for often: the records of versions, small files, lists; they are served without the disk",
     ),
     Setting::new(
+        "store.spool-file-size",
+        "8MiB",
+        Kind::Size { least: 0, most: GIB, set: |c, v| c.store.spool_file_size = v },
+        "While the disk cannot be written, the largest file that is passed through in memory; a larger one is answered 507",
+    ),
+    Setting::new(
+        "store.spool-size",
+        "32MiB",
+        Kind::Size { least: 0, most: 64 * GIB, set: |c, v| c.store.spool_size = v },
+        "Memory for such files together; none is taken while the disk is well",
+    ),
+    Setting::new(
         "upstream.goproxy",
         "https://proxy.golang.org,direct",
         Kind::ProxyList(|c, v| c.upstream.goproxy = v),

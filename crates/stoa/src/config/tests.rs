@@ -217,6 +217,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!((server.max_connections, server.max_request_line), (4096, 8 << 10));
     assert_eq!(store.dir, Path::new("/home/gopher/.local/share/stoa"));
     assert_eq!((store.quarantine_size, store.memory), (256 << 20, 24 << 20));
+    assert_eq!((store.spool_file_size, store.spool_size), (8 << 20, 32 << 20));
     assert_eq!(upstream.goproxy.to_string(), "https://proxy.golang.org/,direct");
     assert!(upstream.goprivate.is_empty() && upstream.gonoproxy.is_empty());
     assert!(upstream.goinsecure.is_empty() && sumdb.gonosumdb.is_empty());

@@ -1,7 +1,6 @@
 //! A file as a response body: bounded pieces, never the whole file in memory, and never a thread blocked for bytes
 //! that the kernel already has.
 
-use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
@@ -12,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use rustix::io::ReadWriteFlags;
+use stoa_store::OpenFile;
 use tokio::task::JoinHandle;
 
 /// Large enough that a system call costs nothing beside the copy, small enough for hundreds of clients.
@@ -23,15 +23,15 @@ const PIECES_IN_A_ROW: u8 = 4;
 /// client must never take a torn body for a whole one.
 #[derive(Debug)]
 pub struct FileBody {
-    file: Arc<File>,
+    file: Arc<OpenFile>,
     part: Range<u64>,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
     in_a_row: u8,
 }
 
 impl FileBody {
-    pub fn new(file: File, part: Range<u64>) -> Self {
-        Self { file: Arc::new(file), part, reading: None, in_a_row: 0 }
+    pub fn new(file: Arc<OpenFile>, part: Range<u64>) -> Self {
+        Self { file, part, reading: None, in_a_row: 0 }
     }
 
     fn left(&self) -> u64 {
@@ -47,7 +47,7 @@ impl FileBody {
     fn read_now(&self) -> Option<Bytes> {
         let mut piece = BytesMut::zeroed(self.next_piece());
         let read = rustix::io::preadv2(
-            &*self.file,
+            &**self.file,
             &mut [IoSliceMut::new(&mut piece)],
             self.part.start,
             ReadWriteFlags::NOWAIT,
@@ -122,10 +122,10 @@ mod tests {
 
     use super::*;
 
-    fn file_of(bytes: &[u8]) -> File {
+    fn file_of(bytes: &[u8]) -> Arc<OpenFile> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        file
+        Arc::new(file.into())
     }
 
     #[tokio::test]

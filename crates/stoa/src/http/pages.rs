@@ -28,9 +28,13 @@ pub async fn healthz() -> Response {
 }
 
 /// It can serve: the disk takes writes and the index answers. Upstreams are not asked: a server whose upstream is down
-/// still serves what it has, and must not be taken out of service for it.
+/// still serves what it has, and must not be taken out of service for it. One that is offline has nothing to write.
 pub async fn readyz(State(app): State<Arc<App>>) -> Response {
     let store = app.mirror.store();
+    if app.offline && store.trouble().is_some() {
+        let text = "ready: offline, and what is stored can be read; nothing can be written\n";
+        return page(StatusCode::OK, TEXT, text.to_owned());
+    }
     let (disk, index) = tokio::join!(store.check_writable(), store.check_index());
     let mut faults = String::new();
     for (part, outcome) in [("disk", disk), ("index", index)] {
