@@ -6,6 +6,7 @@
 #![expect(clippy::print_stderr, reason = "a failed test shows the server's log")]
 
 mod arrows;
+mod breakers;
 mod deploy;
 mod faults;
 mod fixtures;

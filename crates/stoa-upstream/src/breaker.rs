@@ -304,9 +304,9 @@ impl Circuit {
     }
 
     /// Completes as soon as the host is known to answer nobody.
-    pub(crate) async fn silent(&self) -> Refusal {
+    pub(crate) async fn mute(&self) -> Refusal {
         let mut phase = self.phase.subscribe();
-        let _ = phase.wait_for(|phase| *phase == Phase::Refusing { silent: true }).await;
+        let _ = phase.wait_for(|phase| *phase == Phase::Refusing { mute: true }).await;
         self.refusal()
     }
 
@@ -443,3 +443,6 @@ impl Circuit {
         self.counters.snapshot(&self.host, self.used_for)
     }
 }
+
+#[cfg(test)]
+mod tests;

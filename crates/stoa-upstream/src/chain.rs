@@ -248,6 +248,16 @@ mod tests {
         let unasked = Failure { tries: 0, ..failure(walk.next().unwrap().source, NotFound) };
         walk.failed(unasked);
         assert_eq!(deciding(&walk.finish()).unwrap().class, Unavailable);
+
+        // Nor is an outage less of one because it is known.
+        let known =
+            Chain::new(&ProxyList::parse("https://a.test|https://b.test").unwrap()).unwrap();
+        let mut walk = known.walk();
+        let open = Failure { tries: 0, ..failure(walk.next().unwrap().source, Unavailable) };
+        walk.failed(open);
+        let absent = failure(walk.next().unwrap().source, NotFound);
+        walk.failed(absent);
+        assert_eq!(deciding(&walk.finish()).unwrap().class, Unavailable);
         assert!(deciding(&[]).is_none());
     }
 

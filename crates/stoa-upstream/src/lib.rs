@@ -36,6 +36,8 @@
 //! | 1xx to 3xx but 200 and a redirect, redirect without a usable `Location` | `Corrupt` | http | no | no |
 //! | redirect loop, over ten redirects, from https to http | `Corrupt` | http | no | no |
 //! | content encoding that was not asked for | `Corrupt` | http | no | no |
+//! | the host's breaker is open (not asked: 0 tries) | `Unavailable` | that of the reason | no | no |
+//! | the breaker opened because the host answers nobody, while the request waited | `Unavailable` | http | no | no |
 //! | a path that leaves its base | `Invalid` | local | no | no |
 //! | the downloaded file cannot be written | `Full` or `Internal` | local | no | no |
 //!
@@ -44,6 +46,8 @@
 //! - A 200 is the only success, and after it nothing but the body's own length and form is checked here.
 //! - Tries are made at one level: reqwest's own are switched off. (hyper still takes another connection when a pooled one
 //!   turns out to be closed before anything was written to it. That is not a try: the upstream never saw the request.)
+//! - A dead host costs its wait once ([`Use`], [`BreakerStatus`]). The rules are in `breaker/state.rs`. Probes are our own
+//!   and tell a host no name that it was not asked about before; what a redirect leads to is no part of the host.
 //! - Redirects are followed by our own loop, so that each hop gets the credentials that belong to it: those of the
 //!   source while scheme, host and port stay the same, and none ever after they changed once. Otherwise an upstream could
 //!   redirect to another host of the settings and have us fetch from it what only we may see.

@@ -2,6 +2,7 @@
 
 mod answers;
 mod bounds;
+mod breakers;
 mod connecting;
 mod credentials;
 mod directory;

@@ -94,9 +94,9 @@ pub(crate) enum Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Closed,
-    /// `silent`: so that also those who wait for an answer need wait no longer.
+    /// `mute`: nothing at all is answered, so that also those who wait for an answer need wait no longer.
     Refusing {
-        silent: bool,
+        mute: bool,
     },
     /// The next request will be the probe.
     Dormant,
@@ -200,9 +200,7 @@ impl<Q: Clone> State<Q> {
         match &self.open {
             None => Phase::Closed,
             Some(open) => match open.turn {
-                Turn::Pause(_) | Turn::Probe => {
-                    Phase::Refusing { silent: matches!(open.cause, Cause::Mute | Cause::Silent) }
-                }
+                Turn::Pause(_) | Turn::Probe => Phase::Refusing { mute: open.cause == Cause::Mute },
                 Turn::Dormant => Phase::Dormant,
                 Turn::Trial => Phase::Trial,
             },

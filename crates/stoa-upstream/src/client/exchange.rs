@@ -44,6 +44,9 @@ const WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Http {
     client: reqwest::Client,
+    /// Makes a connection for each request. One of the pool may have been cut off silently by something in between, and
+    /// must not pass for a dead host.
+    prober: reqwest::Client,
     /// Whether there is any authority to trust.
     is_trusting: bool,
     credentials: Credentials,
@@ -80,9 +83,12 @@ impl Http {
                 .http2_keep_alive_interval(PING_INTERVAL)
                 .http2_keep_alive_timeout(PING_TIMEOUT)
         };
-        let (client, is_trusting) = tls::build(builder, tls::read(&settings.ca_files)?)?;
+        let authorities = tls::read(&settings.ca_files)?;
+        let (client, is_trusting) = tls::build(builder, authorities.clone())?;
+        let (prober, _) = tls::build(|| builder().pool_max_idle_per_host(0), authorities)?;
         Ok(Self {
             client,
+            prober,
             is_trusting,
             credentials,
             proxies,
@@ -106,13 +112,18 @@ impl Http {
         via: &HeaderValue,
         waiting: &mut Budget,
     ) -> Result<Received, Fault> {
+        let mut headers = HeaderMap::new();
+        headers.insert(VIA, via.clone());
+        if encoding == Encoding::Identity {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
         let mut url = url.clone();
         let mut passed: Vec<Url> = Vec::new();
         // Once a redirect has left the host that was named, no credential is sent any more, not even back to it.
         let mut is_home = true;
         loop {
             let astray = |fault| at_hop(fault, base, &url);
-            let sent = self.send(base, &url, is_home, encoding, via, waiting).await;
+            let sent = self.send(&self.client, base, &url, is_home, headers.clone(), waiting).await;
             let response = sent.map_err(astray)?;
             if !response.status().is_redirection() {
                 return Received::new(response).await.map_err(astray);
@@ -145,20 +156,19 @@ impl Http {
         url: &Url,
         waiting: &mut Budget,
     ) -> Result<StatusCode, Fault> {
-        let via = via::forward("", &self.via);
-        let response = self.send(base, url, true, Encoding::Gzip, &via, waiting).await?;
-        let status = response.status();
-        discard(response).await;
-        Ok(status)
+        let mut headers = HeaderMap::new();
+        headers.insert(VIA, via::forward("", &self.via));
+        let response = self.send(&self.prober, base, url, true, headers, waiting).await?;
+        Ok(response.status())
     }
 
     async fn send(
         &self,
+        client: &reqwest::Client,
         base: &Base,
         url: &Url,
         is_home: bool,
-        encoding: Encoding,
-        via: &HeaderValue,
+        mut headers: HeaderMap,
         waiting: &mut Budget,
     ) -> Result<Response, Fault> {
         if url.scheme() == "https" && !self.is_trusting {
@@ -168,15 +178,10 @@ impl Http {
         }
         let progress = Arc::new(Progress::default());
         let sending = async {
-            let mut headers = HeaderMap::new();
-            headers.insert(VIA, via.clone());
-            if encoding == Encoding::Identity {
-                headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-            }
             if is_home && let Some(secret) = self.credentials.find(base, url).await {
                 headers.insert(AUTHORIZATION, secret);
             }
-            self.client.get(url.clone()).headers(headers).send().await
+            client.get(url.clone()).headers(headers).send().await
         };
         let outcome = waiting.spend(PROGRESS.scope(Arc::clone(&progress), sending)).await;
         let mut fault = match outcome {

@@ -71,7 +71,9 @@ impl<'r> Passage<'r> {
             if may_suspect {
                 suspicious.await;
                 if self.circuit.suspect(self.began) {
-                    probe::confirm(self.client, &self.circuit, self.question(), probe_bound);
+                    // Its verdict comes a little before the end of this wait.
+                    let bound = probe_bound * 9 / 10;
+                    probe::confirm(self.client, &self.circuit, self.question(), bound);
                 }
             }
             std::future::pending().await
@@ -79,7 +81,7 @@ impl<'r> Passage<'r> {
         let outcome = tokio::select! {
             biased;
             outcome = ask => outcome,
-            refusal = self.circuit.silent() => Err(self.given_up(&refusal)),
+            refusal = self.circuit.mute() => Err(self.given_up(&refusal)),
             never = watching => never,
         };
         let is_answer = match &outcome {

@@ -132,7 +132,7 @@ fn silence_is_confirmed_by_a_neutral_question() {
     assert!(!bench.state.suspect(began), "one at a time");
     assert_eq!(bench.after(7).confirm(7, Sign::Silence), Change::None);
     assert_eq!(bench.after(1).fails_after(15, Sign::Silence, "a"), Change::Opened(1));
-    assert_eq!(bench.state.phase(), Phase::Refusing { silent: true });
+    assert_eq!(bench.state.phase(), Phase::Refusing { mute: true });
 
     // The request fails first.
     let mut bench = Bench::new();
@@ -145,6 +145,7 @@ fn silence_is_confirmed_by_a_neutral_question() {
         assert_eq!(bench.after(7).confirm(7, Sign::Answer), Change::None);
         assert_eq!(bench.after(1).fails_after(15, Sign::Silence, about), change, "{about}");
     }
+    assert_eq!(bench.state.phase(), Phase::Refusing { mute: false });
     let asked: Vec<_> = (0..4).map(|_| bench.probe(1, Sign::Silence)).collect();
     assert_eq!(asked.iter().map(|probe| probe.1).collect::<Vec<_>>(), ["a", "b", "c", "a"]);
     assert!(asked.iter().all(|probe| !probe.2), "the neutral question would be answered");
