@@ -104,14 +104,22 @@ async fn a_proxy_that_does_not_pass_it_on_is_passed_over() {
 }
 
 #[tokio::test]
-async fn an_explicit_url_bypasses_the_proxies() {
+async fn an_explicit_url_is_asked_before_the_proxies() {
     let world = World::new();
     let database = FakeUpstream::start(stoa_testkit::Modules::default()).with_sumdb(&world.sumdb);
     let gosumdb = format!("{} {}", world.sumdb.verifier_key(), database.sumdb_url(&world.sumdb));
-    let stoa = world.setup().gosumdb(gosumdb).start();
+    let setup = world.setup().gosumdb(gosumdb);
+    let stoa = setup.start();
     stoa.get("ex.com/lib/@v/v1.0.0.zip").await.ok();
+    // Its word that there is no record is the last one.
+    database.fault("*/lookup/ex.com/lib@v1.1.0", Fault::status(404));
+    stoa.get("ex.com/lib/@v/v1.1.0.zip").await.refused(404, "has no record");
     assert_eq!(world.upstream.count("/sumdb/*"), 0);
-    assert_eq!(database.count("*/lookup/*"), 1);
+    assert_eq!(database.count("*/lookup/*"), 2);
+    // A proxy is the way around it when it fails.
+    database.fault("*", Fault::status(500));
+    stoa.get("ex.com/!upper/!case/@v/v1.0.0.zip").await.ok();
+    assert_eq!(world.upstream.count("*/lookup/*"), 1);
 }
 
 #[tokio::test]

@@ -65,8 +65,8 @@ pub struct DatabaseSettings {
     pub key: VerifierKey,
     /// Where it is reached without a proxy.
     pub direct: Url,
-    /// `GOSUMDB` names that URL, which bypasses proxies.
-    pub bypass_proxies: bool,
+    /// `GOSUMDB` names that URL, which is then asked before the proxies.
+    pub direct_first: bool,
     /// Bound on one lookup over one road.
     pub timeout: Duration,
     /// Bound on a road that has another behind it.

@@ -12,7 +12,7 @@ pub enum GoSumDb {
     Off,
     Database {
         key: VerifierKey,
-        /// Where to reach it, if the setting says so; it then bypasses proxies, as in the go command.
+        /// Where to reach it, if the setting says so; it is then asked before any proxy.
         url: Option<Url>,
     },
 }

@@ -250,7 +250,7 @@ async fn mirror(config: &Config, store: Store, client: Client) -> anyhow::Result
             let settings = DatabaseSettings {
                 key: key.clone(),
                 direct: gosumdb.direct_url().context("GOSUMDB names no host")?,
-                bypass_proxies: url.is_some(),
+                direct_first: url.is_some(),
                 timeout: config.sumdb.timeout,
                 alternative_timeout: upstream.alternative_timeout,
                 offline: config.server.offline,

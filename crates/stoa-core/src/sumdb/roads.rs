@@ -1,5 +1,6 @@
 //! The roads to a database: which sources it can be read from, in which order, and how long each may take.
 
+use std::collections::VecDeque;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -27,11 +28,19 @@ impl Road {
     }
 }
 
+/// Where a road may begin.
+enum Gate {
+    Proxy(Entry),
+    /// The database's own address.
+    Itself,
+}
+
 /// The roads to a database, best first, found as they are needed.
 pub(super) struct Roads<'a> {
     database: &'a Database,
-    proxies: Vec<Entry>,
-    next: usize,
+    gates: VecDeque<Gate>,
+    /// The present road is the database's own address, and others are behind it.
+    itself_first: bool,
     /// When the present road must have answered.
     deadline: Instant,
     pub(super) via: &'a str,
@@ -39,20 +48,38 @@ pub(super) struct Roads<'a> {
 
 impl<'a> Roads<'a> {
     pub(super) fn new(database: &'a Database, chain: &Chain, via: &'a str) -> Self {
-        let proxies = if database.inner.settings.bypass_proxies {
-            Vec::new()
+        let is_proxy = |entry: &&Entry| matches!(entry.source, Source::Http(_) | Source::File(_));
+        let proxies = chain.entries.iter().filter(is_proxy).cloned();
+        let mut gates: VecDeque<Gate> = proxies.map(Gate::Proxy).collect();
+        if database.inner.settings.direct_first {
+            gates.push_front(Gate::Itself);
         } else {
-            let is_proxy =
-                |entry: &&Entry| matches!(entry.source, Source::Http(_) | Source::File(_));
-            chain.entries.iter().filter(is_proxy).cloned().collect()
-        };
-        Self { database, proxies, next: 0, deadline: Instant::now(), via }
+            gates.push_back(Gate::Itself);
+        }
+        Self { database, gates, itself_first: false, deadline: Instant::now(), via }
     }
 
     pub(super) async fn next(&mut self, failures: &mut Vec<Failure>) -> Option<Road> {
         let settings = &self.database.inner.settings;
-        while let Some(Entry { source, separator }) = self.proxies.get(self.next).cloned() {
-            self.next += 1;
+        if self.itself_first && failures.last().is_some_and(|it| it.class == ErrorClass::NotFound) {
+            // The database has spoken; what a cache of it says adds nothing.
+            return None;
+        }
+        self.itself_first = false;
+        while let Some(gate) = self.gates.pop_front() {
+            let Gate::Proxy(Entry { source, separator }) = gate else {
+                self.itself_first = settings.direct_first;
+                // After others have failed a client has waited long enough to be told so; not if
+                // they were not even asked.
+                let patience = if failures.iter().all(|failure| failure.tries == 0) {
+                    settings.timeout
+                } else {
+                    settings.timeout.min(settings.alternative_timeout)
+                };
+                self.deadline = Instant::now() + patience;
+                let source = self.database.inner.direct.clone();
+                return Some(Road { source, prefix: String::new() });
+            };
             // A database fetches a module it does not know yet, which takes its time. The whole of it is granted where
             // the chain says `,`; over `|` there is something better to do than wait.
             let patience = match separator {
@@ -69,18 +96,7 @@ impl<'a> Roads<'a> {
                 Err(failure) => failures.push(failure),
             }
         }
-        if self.next > self.proxies.len() {
-            return None;
-        }
-        self.next += 1;
-        // After others have failed a client has waited long enough to be told so; not if they were not even asked.
-        let patience = if failures.iter().all(|failure| failure.tries == 0) {
-            settings.timeout
-        } else {
-            settings.timeout.min(settings.alternative_timeout)
-        };
-        self.deadline = Instant::now() + patience;
-        Some(Road { source: self.database.inner.direct.clone(), prefix: String::new() })
+        None
     }
 
     /// What the present road may still take.
