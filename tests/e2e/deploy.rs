@@ -64,6 +64,7 @@ fn the_image_serves_and_a_fault_in_it_is_found() {
             "{expected:?} is not said of {to:?} for {from:?}:\n{said}"
         );
     };
+    check("FROM debian:trixie-slim", "FROM debian:bookworm-slim", "is not Rust 1");
     check("target/release/stoa /usr", "target/debug/stoa /usr", "there is no such file");
     check("USER 10001:10001", "USER 0:0", "USER is root");
     check("-m 0770 -o stoa", "-m 0770 -o root", "Permission denied");
