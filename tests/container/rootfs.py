@@ -51,7 +51,7 @@ class Process:
     no_new_privileges: bool = False
 
     def command(self, *namespaces):
-        return [*namespaces, sys.executable, str(HERE / "enter.py"), json.dumps(asdict(self))]
+        return [*namespaces, sys.executable, "-IS", str(HERE / "enter.py"), json.dumps(asdict(self))]
 
 
 @dataclass
