@@ -129,6 +129,36 @@ fn the_units_are_without_mistakes_and_hardened() {
     check(false, &["security", "--offline=true", "--no-pager", "--threshold=15"], &services);
 }
 
+/// As the service's user, in the directory where an administrator happens to be.
+#[test]
+fn a_command_works_where_its_user_may_not_look() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("not root", "STOA_REQUIRE_CONTAINER");
+    }
+    let place = tempfile::Builder::new().permissions(fs_mode(0o755)).tempdir().unwrap();
+    let stoa = place.path().join("stoa");
+    fs::copy(STOA, &stoa).unwrap();
+    let private = place.path().join("private");
+    fs::create_dir(&private).unwrap();
+    let check = |mode: u32, expected: bool| {
+        fs::set_permissions(&private, fs_mode(mode)).unwrap();
+        let mut setpriv = Command::new("setpriv");
+        setpriv.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&stoa);
+        setpriv.args(["config", "check"]).current_dir(&private).env_clear().env("HOME", "/");
+        let output = setpriv.output().unwrap();
+        assert_eq!(output.status.success(), expected, "{mode:o}: {}", both(&output));
+    };
+    check(0o700, true);
+    // A file that is there and cannot be read may be what is meant.
+    fs::write(private.join("stoa.toml"), "").unwrap();
+    fs::set_permissions(private.join("stoa.toml"), fs_mode(0o600)).unwrap();
+    check(0o755, false);
+}
+
+fn fs_mode(mode: u32) -> std::fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(mode)
+}
+
 /// The value after `name` in a file of lines.
 #[track_caller]
 fn value(text: &str, name: &str) -> String {

@@ -56,6 +56,8 @@ pub(super) fn read(
         match read_text(&path) {
             Ok(text) => return Some((usual.to_owned(), text)),
             Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+            // `sudo -u stoa stoa …` in a directory that this user may not look into: not its settings.
+            Err(_) if usual != system && is_out_of_sight(&path) => {}
             Err(err) => {
                 let origin = Origin::File { path: usual.to_owned(), line: 1 };
                 out.mistake(origin, "", err.to_string());
@@ -64,6 +66,11 @@ pub(super) fn read(
         }
     }
     None
+}
+
+/// Whether the file cannot even be looked for; one that is there and cannot be read is another matter.
+fn is_out_of_sight(path: &Path) -> bool {
+    fs_err::metadata(path).is_err_and(|err| err.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// Understands the text of the file at `path`. When it is not TOML, every place that is wrong is
