@@ -10,7 +10,7 @@ use crate::fixtures::{BASE, Reply, World, client, modules};
 use crate::stoa::{Setup, Stoa};
 
 /// Over a unix socket, whatever the URL's host is.
-async fn over_unix(socket: &Path, path: &str, headers: &[(&str, &str)]) -> Reply {
+pub async fn over_unix(socket: &Path, path: &str, headers: &[(&str, &str)]) -> Reply {
     let client = reqwest::Client::builder().unix_socket(socket).build().unwrap();
     let mut request = client.get(format!("http://stoa.example/{path}"));
     for (name, value) in headers {

@@ -20,4 +20,5 @@ mod refresh;
 mod routes;
 mod stoa;
 mod sumdb;
+mod systemd;
 mod tls;

@@ -262,15 +262,7 @@ fn open_files_are_made_to_suffice() {
     /// What it logs until it listens, and its limit of open files then.
     fn start(limits: &str) -> (String, String) {
         let setup = Setup::new();
-        let stoa = setup.command(&["serve"]);
-        let mut limited = Command::new("sh");
-        limited.arg("-c").arg(format!("{limits}; exec \"$0\" \"$@\""));
-        limited.arg(stoa.get_program()).args(stoa.get_args()).env_clear();
-        for (name, value) in stoa.get_envs() {
-            limited.env(name, value.unwrap());
-        }
-        limited.current_dir(setup.scratch()).stdin(Stdio::null()).stderr(Stdio::piped());
-        let mut child = limited.spawn().unwrap();
+        let mut child = setup.after(limits).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = String::new();
         for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
             log.push_str(&line);

@@ -94,12 +94,25 @@ impl Setup {
 
     /// Starts the server; what it wrote, if it ends before it listens.
     pub fn try_start(&self) -> Result<Stoa, String> {
-        let mut child = self
-            .command(&["serve"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the stoa binary");
+        let mut command = self.command(&["serve"]);
+        command.stdout(Stdio::null());
+        self.try_start_by(command)
+    }
+
+    /// The server as a shell starts it, after this.
+    pub fn after(&self, shell: &str) -> Command {
+        let stoa = self.command(&["serve"]);
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("{shell}; exec \"$0\" \"$@\""));
+        command.arg(stoa.get_program()).args(stoa.get_args()).env_clear();
+        command.envs(stoa.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.current_dir(self.scratch()).stdin(Stdio::null());
+        command
+    }
+
+    /// Starts the server by this command, which becomes it.
+    pub fn try_start_by(&self, mut command: Command) -> Result<Stoa, String> {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the stoa binary");
         let stderr = child.stderr.take().expect("a pipe");
         let (announce, announced) = channel();
         let log = Arc::new(Mutex::new(String::new()));

@@ -7,4 +7,5 @@ pub mod healthcheck;
 pub mod http;
 pub mod log;
 pub mod server;
+pub mod systemd;
 pub mod wiring;

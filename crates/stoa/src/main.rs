@@ -10,6 +10,7 @@ use stoa::cli::{Cli, Command, Output, environment, run_config_command};
 use stoa::config::Config;
 use stoa::healthcheck::healthcheck;
 use stoa::log;
+use stoa::systemd::Sockets;
 use stoa::wiring::{Server, hangup_signal, stop_signal};
 use tracing::{error, warn};
 
@@ -41,6 +42,15 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(mistakes) => return fail(WRONG_SETTING, &mistakes.to_string()),
     };
+    // Before there is any other thread.
+    let sockets = match command {
+        Command::Serve => Sockets::take(),
+        _ => Ok(Sockets::default()),
+    };
+    let sockets = match sockets {
+        Ok(sockets) => sockets,
+        Err(text) => return fail(FAULT, &text),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -50,7 +60,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(FAULT, &format!("the runtime cannot be started: {error}")),
     };
     let code = match command {
-        Command::Serve => runtime.block_on(serve(&mut config)),
+        Command::Serve => runtime.block_on(serve(&mut config, sockets)),
         Command::Healthcheck => match runtime.block_on(healthcheck(&config)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(text) => fail(FAULT, &text),
@@ -62,7 +72,7 @@ fn main() -> ExitCode {
     code
 }
 
-async fn serve(config: &mut Config) -> ExitCode {
+async fn serve(config: &mut Config, sockets: Sockets) -> ExitCode {
     if let Err(error) = log::init(&config.log) {
         return fail(WRONG_SETTING, &format!("log.level: {error}"));
     }
@@ -87,7 +97,7 @@ async fn serve(config: &mut Config) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(FAULT, &format!("signals cannot be received: {error}")),
     };
-    let server = match Server::start(config).await {
+    let server = match Server::start(config, sockets).await {
         Ok(server) => server,
         Err(error) => return fail(FAULT, &format!("{error:#}")),
     };

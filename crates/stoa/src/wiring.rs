@@ -18,6 +18,7 @@ use crate::config::{self, Config, Listen};
 use crate::http::{App, Site, admin_router, router};
 use crate::server::tls::Tls;
 use crate::server::{Bounds, Listener, serve};
+use crate::systemd::{self, Socket, Sockets};
 
 /// A server that is bound and has not yet answered anything.
 #[derive(Debug)]
@@ -37,21 +38,25 @@ pub struct Server {
 const ADMIN_CONNECTIONS: usize = 64;
 
 impl Server {
-    /// Opens the store, binds, and wires the rooms together.
+    /// Opens the store, binds what was not passed, and wires the rooms together.
     ///
     /// # Errors
     /// One line for a person: an address in use, a directory that cannot be written, is held by another server or has
     /// a newer layout.
-    pub async fn start(config: &Config) -> anyhow::Result<Self> {
+    pub async fn start(config: &Config, sockets: Sockets) -> anyhow::Result<Self> {
         let server = &config.server;
         let tls = match (&server.tls_cert, &server.tls_key) {
             (Some(cert), Some(key)) => Some(Tls::open(cert, key).map_err(|error| anyhow!(error))?),
             _ => None,
         };
         let store = open_store(config).await?;
-        let listeners = vec![bind(&server.listen, server.unix_mode, "--listen").await?];
-        let mut admin = Vec::new();
-        if let Some(listen) = &server.admin_listen {
+        let (mut listeners, mut admin) = (passed(sockets.protocol)?, passed(sockets.admin)?);
+        if listeners.is_empty() {
+            listeners.push(bind(&server.listen, server.unix_mode, "--listen").await?);
+        }
+        if let Some(listen) = &server.admin_listen
+            && admin.is_empty()
+        {
             admin.push(bind(listen, server.unix_mode, "server.admin-listen").await?);
         }
         let upstream = upstream_settings(config);
@@ -114,11 +119,18 @@ impl Server {
             let router = admin_router(Arc::clone(&app));
             tokio::spawn(serve(admin, router, None, few, std::future::pending()))
         });
+        let alive = tokio::spawn(systemd::keep_alive());
+        systemd::ready(&app.site.url).await;
+        let stop = async {
+            stop.await;
+            // At once: the drain does not wait for systemd.
+            tokio::spawn(systemd::stopping());
+        };
         let acceptor = tls.as_ref().map(Tls::acceptor);
         let certificate = tls.map(|tls| tokio::spawn(tls.keep_current(hangup)));
         let finished = serve(listeners, router(Arc::clone(&app)), acceptor, bounds, stop).await;
-        if let Some(certificate) = certificate {
-            certificate.abort();
+        for task in certificate.into_iter().chain([alive]) {
+            task.abort();
         }
         for task in commands.into_iter().chain(pages) {
             task.abort();
@@ -186,6 +198,11 @@ async fn bind(listen: &Listen, unix_mode: u32, setting: &str) -> anyhow::Result<
         ),
         _ => anyhow!("cannot listen on {listen}: {error}"),
     })
+}
+
+fn passed(sockets: Vec<Socket>) -> anyhow::Result<Vec<Listener>> {
+    let listeners = sockets.into_iter().map(Socket::listener).collect::<io::Result<Vec<_>>>();
+    listeners.context("a socket that systemd passed")
 }
 
 fn site(config: &Config, listeners: &[Listener], tls: bool, admin_apart: bool) -> Site {
