@@ -13,6 +13,7 @@ mod fixtures;
 mod go;
 mod listen;
 mod metrics;
+mod nginx;
 mod offline;
 mod policy;
 mod process;

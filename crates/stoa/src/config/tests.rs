@@ -563,6 +563,7 @@ fn the_examples_have_no_mistakes() {
     }
     names.sort();
     let expected = [
+        "behind-nginx.toml",
         "blocked-region.toml",
         "cut-off-network.toml",
         "office.toml",
