@@ -19,6 +19,8 @@ use crate::routes::noise;
 use crate::stoa::{Setup, Stoa};
 
 const ZIP: &str = "ex.com/lib/@v/v1.0.0.zip";
+/// How an HTTP/2 client begins: with settings that change nothing.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
 const BIG: &str = "ex.com/big/@v/v1.0.0.zip";
 
 /// An authority, and what it has signed for 127.0.0.1.
@@ -136,9 +138,20 @@ async fn both_versions_of_http_and_the_real_go() {
         let long = "x".repeat(9_000);
         let refused = client.get(format!("{}/{long}", stoa.url)).send().await.unwrap();
         assert_eq!(refused.status(), 414);
-        let posted = client.post(format!("{}/{ZIP}", stoa.url)).body("x".repeat(300_000)).send();
+        let posted = client.post(format!("{}/{ZIP}", stoa.url)).body("a small body").send();
         assert_eq!(posted.await.unwrap().status(), 405);
     }
+    // Without TLS, somebody is told what to do; with too much over HTTP/2, that it is too much.
+    let cleartext = crate::fixtures::client().get(format!("http://{}/{ZIP}", stoa.address()));
+    let words = format!("speaks TLS, and was asked without\nhint: set GOPROXY={}\n", stoa.url);
+    stoa.send(cleartext).await.refused(400, &words);
+    let client = signed.client().build().unwrap();
+    let much =
+        |kib: usize| client.get(format!("{}/{ZIP}", stoa.url)).header("x", "y".repeat(kib << 10));
+    assert_eq!(much(12).send().await.unwrap().status(), 200);
+    assert_eq!(much(40).send().await.unwrap().status(), 431);
+    assert_eq!(much(1).send().await.unwrap().status(), 200);
+    drop(client);
     logged(&stoa, &["answered", "client=127.0.0.1"]).await;
     assert_eq!(setup.run(&["healthcheck"]).status.code(), Some(0));
     fs_err::remove_file(setup.data_dir().join("stoa.sock")).unwrap();
@@ -284,7 +297,6 @@ async fn a_client_that_asks_for_nothing_is_sent_away() {
         stream.write_all(bytes).await.unwrap();
         closed(stream).await;
     };
-    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
     let secured = async |alpn: &'static [u8], bytes: &'static [u8]| {
         let mut stream = signed.connect(&stoa, alpn).await;
         stream.write_all(bytes).await.unwrap();
@@ -301,7 +313,7 @@ async fn a_client_that_asks_for_nothing_is_sent_away() {
         secured(b"http/1.1", b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"),
         secured(b"h2", b""),
         secured(b"h2", b"PRI * HTTP/2.0\r\n"),
-        secured(b"h2", preface),
+        secured(b"h2", PREFACE),
         // The beginning of a request's head, whose end never comes.
         secured(b"h2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x01\x01\x01\x00\x00\x00\x01\x82"),
     );
@@ -398,7 +410,10 @@ async fn over_http2_what_is_being_sent_is_finished_after_sigterm() {
     let (signed, setup) = secured(world.setup().env("STOA_UPSTREAM_STALL_TIMEOUT", "30s"));
     let mut stoa = setup.start();
     let (mut send, connection) = http2(&signed, &stoa, 1 << 20).await;
-    // A client within its handshake does not hold the stop up.
+    // Neither a client within its handshake holds the stop up, nor one that has no answer and says no word.
+    let mut idle = signed.connect(&stoa, b"h2").await;
+    idle.write_all(PREFACE).await.unwrap();
+    idle.flush().await.unwrap();
     let silent = TcpStream::connect(stoa.address()).await.unwrap();
     assert_eq!(ask(&mut send, &stoa, &format!("{BASE}.mod")).await.unwrap().status(), 200);
     let asked = http::Request::get(format!("{}/{ZIP}", stoa.url)).body(()).unwrap();
@@ -414,5 +429,5 @@ async fn over_http2_what_is_being_sent_is_finished_after_sigterm() {
     }
     assert!(read == modules().zip("ex.com/lib@v1.0.0"));
     assert_eq!(stoa.wait().code(), Some(0));
-    drop((silent, connection));
+    drop((silent, idle, connection));
 }

@@ -98,6 +98,22 @@ pub fn admin_router(app: Arc<App>) -> Router {
     layered(router, app)
 }
 
+/// What is answered, in cleartext, to those who speak no TLS where the server does.
+pub fn cleartext_router(app: Arc<App>) -> Router {
+    let refuse = async |State(app): State<Arc<App>>, request: Request<Body>| {
+        let error = Error {
+            class: ErrorClass::Invalid,
+            message: "this address speaks TLS, and was asked without".to_owned(),
+            failures: Vec::new(),
+            hint: Some(format!("set GOPROXY={}", pages::goproxy_url(&app, &request))),
+            retry_after: None,
+        };
+        let id = access_log::request_id(&request);
+        error_text::respond_with(StatusCode::BAD_REQUEST, &error, &id, true)
+    };
+    layered(Router::new().fallback(any(refuse)), app)
+}
+
 /// What is the same at every listener that has pages. Further names of ours are below `/-/`, which no module can be.
 fn pages() -> Router<Arc<App>> {
     health().route("/version", any(pages::version)).route("/metrics", any(metrics::page))

@@ -16,8 +16,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use rustls::ServerConfig;
 use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -44,13 +44,21 @@ pub struct Bounds {
     pub drain_timeout: Duration,
 }
 
+/// How connections over TCP are secured.
+#[derive(Clone, Debug)]
+pub struct Secured {
+    pub config: Arc<ServerConfig>,
+    /// Answers, in cleartext, those who speak no TLS.
+    pub cleartext: Router,
+}
+
 /// Serves at all these listeners, where there is TLS with it on those that are no unix sockets, until `stop` completes, then takes no more connections, lets requests under way be
 /// answered, and returns when they are or when the drain's time is over. Answers whether everything was finished in
 /// time.
 pub async fn serve(
     listeners: Vec<Listener>,
     router: Router,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Secured>,
     bounds: Bounds,
     stop: impl Future<Output = ()>,
 ) -> bool {

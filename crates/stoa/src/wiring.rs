@@ -15,9 +15,9 @@ use tracing::{error, info, warn};
 
 use crate::command_socket;
 use crate::config::{self, Config, Listen};
-use crate::http::{App, Site, admin_router, router};
+use crate::http::{App, Site, admin_router, cleartext_router, router};
 use crate::server::tls::Tls;
-use crate::server::{Bounds, Listener, serve};
+use crate::server::{Bounds, Listener, Secured, serve};
 use crate::systemd::{self, Socket, Sockets};
 
 /// A server that is bound and has not yet answered anything.
@@ -126,9 +126,12 @@ impl Server {
             // At once: the drain does not wait for systemd.
             tokio::spawn(systemd::stopping());
         };
-        let acceptor = tls.as_ref().map(Tls::acceptor);
+        let secured = tls.as_ref().map(|tls| Secured {
+            config: tls.config(),
+            cleartext: cleartext_router(Arc::clone(&app)),
+        });
         let certificate = tls.map(|tls| tokio::spawn(tls.keep_current(hangup)));
-        let finished = serve(listeners, router(Arc::clone(&app)), acceptor, bounds, stop).await;
+        let finished = serve(listeners, router(Arc::clone(&app)), secured, bounds, stop).await;
         for task in certificate.into_iter().chain([alive]) {
             task.abort();
         }

@@ -14,9 +14,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio_rustls::{Accept, TlsAcceptor};
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::debug;
@@ -25,7 +29,7 @@ use super::impatient::Impatient;
 use super::listener::Connection;
 use super::streams::{self, Streams, Verdict};
 use super::tls::H2;
-use super::{Bounds, Peer};
+use super::{Bounds, Peer, Secured};
 
 /// Read buffer of one connection, in bytes, and what of an answer may wait in memory before another piece is read.
 /// Larger than the longest request line that hyper reads (64 KiB), so that a longer one is told so with 414.
@@ -49,8 +53,14 @@ const PING: Duration = Duration::from_secs(20);
 #[derive(Clone, Copy, Debug)]
 pub struct Way {
     pub peer: Peer,
-    /// This server's own; a proxy before it may have spoken TLS too.
+    /// What this server's socket speaks; a proxy before it may have spoken TLS too.
     pub tls: bool,
+}
+
+/// A connection to a socket that speaks TLS.
+enum Begun {
+    Tls(Box<TlsStream<Impatient<TcpStream>>>),
+    Cleartext(Impatient<TcpStream>),
 }
 
 /// What all connections of some listeners have in common.
@@ -59,7 +69,7 @@ pub(super) struct Connections {
     bounds: Bounds,
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Secured>,
     /// One for each answer under way over HTTP/2, so that these too are no more than the connections of HTTP/1.1 could have.
     answers: Arc<Semaphore>,
     stopping: CancellationToken,
@@ -68,7 +78,7 @@ pub(super) struct Connections {
 impl Connections {
     pub(super) fn new(
         router: Router,
-        tls: Option<TlsAcceptor>,
+        tls: Option<Secured>,
         bounds: Bounds,
         stopping: CancellationToken,
     ) -> Self {
@@ -98,41 +108,53 @@ impl Connections {
     /// Serves until the connection ends, or until what it is being sent is finished after the stop.
     pub(super) async fn serve(&self, connection: Connection) {
         let patience = self.bounds.write_timeout;
-        match connection {
-            Connection::Tcp(stream, peer) => {
-                let stream = Impatient::new(stream, patience);
-                let way = Way { peer, tls: self.tls.is_some() };
-                match &self.tls {
-                    Some(tls) => self.over_tls(tls.accept(stream), way).await,
-                    None => self.http1(stream, way).await,
-                }
+        match (connection, &self.tls) {
+            (Connection::Tcp(stream, peer), Some(secured)) => {
+                self.over_tls(stream, secured, Way { peer, tls: true }).await;
             }
-            Connection::Unix(stream) => {
+            (Connection::Tcp(stream, peer), None) => {
+                let way = Way { peer, tls: false };
+                self.http1(&self.router, Impatient::new(stream, patience), way).await;
+            }
+            (Connection::Unix(stream), _) => {
                 let way = Way { peer: Peer::Unix, tls: false };
-                self.http1(Impatient::new(stream, patience), way).await;
+                self.http1(&self.router, Impatient::new(stream, patience), way).await;
             }
         }
     }
 
     /// A client that has not finished its handshake has asked for nothing, and is not waited for at the stop.
-    async fn over_tls<S: AsyncRead + AsyncWrite + Unpin>(&self, handshake: Accept<S>, way: Way) {
-        let stream = tokio::select! {
+    async fn over_tls(&self, stream: TcpStream, secured: &Secured, way: Way) {
+        let begun = self.begin(stream, Arc::clone(&secured.config));
+        let begun = tokio::select! {
             () = self.stopping.cancelled() => return,
-            stream = tokio::time::timeout(self.bounds.header_timeout, handshake) => stream,
+            begun = tokio::time::timeout(self.bounds.header_timeout, begun) => begun,
         };
-        match stream {
-            Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(H2) => {
+        match begun {
+            Ok(Ok(Begun::Cleartext(stream))) => self.http1(&secured.cleartext, stream, way).await,
+            Ok(Ok(Begun::Tls(stream))) if stream.get_ref().1.alpn_protocol() == Some(H2) => {
                 self.http2(stream, way).await;
             }
-            Ok(Ok(stream)) => self.http1(stream, way).await,
+            Ok(Ok(Begun::Tls(stream))) => self.http1(&self.router, stream, way).await,
             Ok(Err(error)) => debug!(%error, client = %way.peer, "no TLS connection came about"),
             Err(_) => debug!(client = %way.peer, "a client took too long over its TLS handshake"),
         }
     }
 
-    async fn http1(&self, stream: impl AsyncRead + AsyncWrite + Unpin, way: Way) {
+    /// A request in cleartext begins with the letters of its method, a handshake never does.
+    async fn begin(&self, stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<Begun> {
+        let mut first = [0];
+        stream.peek(&mut first).await?;
+        let stream = Impatient::new(stream, self.bounds.write_timeout);
+        if first[0].is_ascii_uppercase() {
+            return Ok(Begun::Cleartext(stream));
+        }
+        Ok(Begun::Tls(Box::new(TlsAcceptor::from(config).accept(stream).await?)))
+    }
+
+    async fn http1(&self, router: &Router, stream: impl AsyncRead + AsyncWrite + Unpin, way: Way) {
         let service = service_fn(async |request| {
-            Ok::<_, Infallible>(answer(self.router.clone(), request, way).await)
+            Ok::<_, Infallible>(answer(router.clone(), request, way).await)
         });
         let connection = self.http1.serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
@@ -165,12 +187,15 @@ impl Connections {
         let connection = self.http2.serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
         let mut verdicts = tokio::time::interval(streams::interval(&self.bounds));
-        let mut finishing = false;
+        let (mut finishing, mut stopped) = (false, None);
         loop {
             let finish = tokio::select! {
                 ended = connection.as_mut() => return told(ended),
-                () = self.stopping.cancelled(), if !finishing => true,
-                _ = verdicts.tick() => match streams.verdict(&self.bounds) {
+                () = self.stopping.cancelled(), if stopped.is_none() => {
+                    stopped = Some(Instant::now());
+                    true
+                }
+                _ = verdicts.tick() => match streams.verdict(&self.bounds, stopped) {
                     Verdict::Continue => false,
                     Verdict::Finish => true,
                     Verdict::Abandon => {

@@ -23,6 +23,9 @@ use super::Bounds;
 /// HTTP/2 puts into a frame unless the client asks for more.
 const PIECE: usize = 16 << 10;
 
+/// How long after the stop a client may take to take the last bytes of its last answer, and to agree to the end.
+const LINGER: Duration = Duration::from_secs(2);
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -87,10 +90,15 @@ impl Streams {
 
     /// To be asked now and then. An answer of which nothing is taken for `write_timeout` is given up, and with it all that
     /// it held; what else is under way on the connection may be finished.
-    pub(super) fn verdict(&self, bounds: &Bounds) -> Verdict {
+    ///
+    /// `stopped`: since when the server takes no more requests.
+    pub(super) fn verdict(&self, bounds: &Bounds, stopped: Option<Instant>) -> Verdict {
         let now = Instant::now();
         let state = locked(&self.0);
         if state.open == 0 {
+            if stopped.is_some_and(|stopped| now - stopped.max(state.idle_since) >= LINGER) {
+                return Verdict::Abandon;
+            }
             return match now - state.idle_since {
                 idle if idle < bounds.header_timeout => Verdict::Continue,
                 // Not a request in all that time: there is nothing to be finished.
@@ -188,5 +196,5 @@ impl http_body::Body for Watched {
 /// How often a connection's verdict is asked for.
 pub(super) fn interval(bounds: &Bounds) -> Duration {
     let shortest = bounds.header_timeout.min(bounds.write_timeout);
-    (shortest / 4).clamp(Duration::from_millis(10), Duration::from_secs(5))
+    (shortest / 4).clamp(Duration::from_millis(10), LINGER / 2)
 }

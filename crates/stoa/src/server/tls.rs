@@ -16,13 +16,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys, ServerConfig};
-use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 /// Largest certificate or key file, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 /// How often the files are looked at.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(1);
 /// What HTTP/2 is called in the handshake.
 pub(super) const H2: &[u8] = b"h2";
 
@@ -154,8 +153,8 @@ impl Tls {
         Ok(Self { files, current, config: Arc::new(config), stamps, not_after })
     }
 
-    pub fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(Arc::clone(&self.config))
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
     }
 
     /// Reads the files again whenever they change, and when `asked` says so; for ever. What cannot be used is told once,
