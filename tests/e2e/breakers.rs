@@ -93,7 +93,10 @@ async fn a_silent_first_upstream_costs_its_bound_once() {
 #[tokio::test]
 async fn a_refused_connection_fails_at_once_and_heals() {
     let mut world = World::new();
-    let setup = keen(world.setup());
+    // After a comma nobody is asked for an outage, known or not.
+    let behind = FakeUpstream::start(modules());
+    let chain = format!("{},{}", world.upstream.url(), behind.url());
+    let setup = keen(world.setup().goproxy(chain));
     let stoa = setup.start();
     stoa.get("ex.com/lib/@v/list").await.ok();
     world.upstream.stop();
@@ -102,6 +105,7 @@ async fn a_refused_connection_fails_at_once_and_heals() {
     // The probes may meet the same in other words.
     reply.refused(503, "not asked: ");
     assert_eq!(reply.header("retry-after"), "1");
+    assert!(behind.requests().is_empty(), "{:?}", behind.request_lines());
     world.upstream.forget_requests();
     world.upstream.resume();
     closes(&setup, &world.upstream, "modules").await;

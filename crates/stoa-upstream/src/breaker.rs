@@ -339,8 +339,8 @@ impl Circuit {
 
     /// Whether to find out by a neutral question if the host is alive: nobody else does, and it has answered nothing
     /// since then.
-    pub(crate) fn suspect(&self, since: Instant) -> bool {
-        self.enabled && self.state().suspect(since)
+    pub(crate) fn suspect(&self, began: Instant) -> bool {
+        self.enabled && self.state().suspect(Instant::now(), began)
     }
 
     /// What the neutral question met, when a request was silent or contradicted others.

@@ -146,10 +146,14 @@ impl Client {
     }
 
     /// Completes with the failure that a request would meet, as soon as the source's breaker is open: for those who wait
-    /// for something else before they ask.
+    /// for something else before they ask. It counts as that request.
     pub async fn refusing(&self, source: &Source, used_for: Use) -> Failure {
         match self.inner.circuits.of(source, used_for) {
-            Some(circuit) => circuit.refusing().await.at(source),
+            Some(circuit) => {
+                let failure = circuit.refusing().await.at(source);
+                circuit.counters.ended(&Err::<(), _>(failure.clone()));
+                failure
+            }
             None => std::future::pending().await,
         }
     }

@@ -8,8 +8,8 @@
 //! | 5xx, or the connection breaks before the header's end | five requests in a row met it, for three different modules | one of these again | an answer below 500 |
 //!
 //! One answer below 500, whatever it says, ends every count, and closes the breaker. One slow or broken module never opens
-//! it: nothing but the module's own requests would meet anything. That a host answered while a request waited is evidence
-//! against that request, so silence then counts for nothing.
+//! it: nothing but the module's own requests would meet anything. That a host answered others in the second half of a
+//! request's wait is evidence against that request, so that its silence counts for nothing.
 //!
 //! Half-open: one probe at a time. The probes are our own, so that no client pays for them, as long as somebody wants the
 //! host; when nobody did for ten minutes they end, and the next request is the probe, for which others wait.
@@ -249,6 +249,12 @@ impl<Q: Clone> State<Q> {
         self.last_answer.is_some_and(|last| last > then)
     }
 
+    /// Whether nobody was answered in the second half of a wait. The first half is left out, because the host may have
+    /// died since the wait began.
+    fn is_quiet(&self, now: Instant, began: Instant) -> bool {
+        !self.answered_since(began + now.saturating_duration_since(began) / 2)
+    }
+
     pub(crate) fn failed(&mut self, now: Instant, failed: Failed<Q>, is_trial: bool) -> Change {
         let Failed { sign, about, question, began, reason } = failed;
         if sign == Sign::Answer {
@@ -275,7 +281,7 @@ impl<Q: Clone> State<Q> {
                 if is_new { Change::Confirm } else { Change::None }
             }
             Sign::Unreachable => self.open(now, Cause::Unreachable, vec![question], reason),
-            Sign::Silence if self.answered_since(began) => Change::None,
+            Sign::Silence if !self.is_quiet(now, began) => Change::None,
             Sign::Silence => {
                 insert(&mut self.silent, about, question);
                 self.judge_silence(now, &reason)
@@ -357,9 +363,9 @@ impl<Q: Clone> State<Q> {
         }
     }
 
-    /// Whether the neutral question is to be asked because a request hears nothing since then.
-    pub(crate) fn suspect(&mut self, since: Instant) -> bool {
-        if self.open.is_some() || self.answered_since(since) {
+    /// Whether the neutral question is to be asked because a request that began then has heard nothing yet.
+    pub(crate) fn suspect(&mut self, now: Instant, began: Instant) -> bool {
+        if self.open.is_some() || !self.is_quiet(now, began) {
             return false;
         }
         !std::mem::replace(&mut self.is_confirming, true)

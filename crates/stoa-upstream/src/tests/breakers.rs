@@ -84,7 +84,7 @@ async fn a_closed_port_is_tried_once() {
     assert_eq!(reason.as_deref(), Some("connect: connection refused"));
     assert!(since.is_some_and(|since| since <= jiff::Timestamp::now()));
     let counters = counted(&client, Use::Modules);
-    assert_eq!((requests(&counters, "unavailable"), requests(&counters, "refused")), (1, 1));
+    assert_eq!((requests(&counters, "unavailable"), requests(&counters, "refused")), (1, 2));
     assert_eq!((counters.retries, counters.opened), (2, 1));
 
     // For another use, and another host, nothing is known.

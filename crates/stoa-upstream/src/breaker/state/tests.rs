@@ -114,6 +114,13 @@ fn an_answer_to_others_is_evidence() {
     for about in ["a", "b", "c"] {
         assert_eq!(bench.after(1).fails_after(9, Sign::Silence, about), Change::None);
     }
+    assert!(bench.state.silent.is_empty());
+    // One that heard nothing in the half that is after the answer.
+    bench.after(1).fails_after(9, Sign::Silence, "a");
+    assert!(bench.state.silent.is_empty());
+    bench.after(2).fails_after(9, Sign::Silence, "a");
+    assert_eq!(bench.state.silent.len(), 1);
+    bench.answers();
     // A connection that failed while others were answered is looked into, once.
     assert_eq!(bench.fails_after(9, Sign::Unreachable, "a"), Change::Confirm);
     assert_eq!(bench.fails_after(9, Sign::Unreachable, "a"), Change::None);
@@ -128,8 +135,9 @@ fn silence_is_confirmed_by_a_neutral_question() {
     // The question fails first.
     let mut bench = Bench::new();
     let began = bench.now;
-    assert!(bench.after(7).state.suspect(began));
-    assert!(!bench.state.suspect(began), "one at a time");
+    let now = bench.after(7).now;
+    assert!(bench.state.suspect(now, began));
+    assert!(!bench.state.suspect(now, began), "one at a time");
     assert_eq!(bench.after(7).confirm(7, Sign::Silence), Change::None);
     assert_eq!(bench.after(1).fails_after(15, Sign::Silence, "a"), Change::Opened(1));
     assert_eq!(bench.state.phase(), Phase::Refusing { mute: true });
@@ -155,7 +163,7 @@ fn silence_is_confirmed_by_a_neutral_question() {
     bench.after(3).answers();
     assert_eq!(bench.after(4).confirm(7, Sign::Silence), Change::None);
     assert_eq!(bench.after(1).fails_after(3, Sign::Silence, "a"), Change::None);
-    assert!(!bench.state.suspect(bench.ago(6)));
+    assert!(!bench.state.suspect(bench.now, bench.ago(12)));
 }
 
 #[test]
