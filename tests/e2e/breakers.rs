@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 use crate::fixtures::{BASE, World, bounded, client, modules};
 use crate::stoa::{Setup, Stoa};
 
-/// Far less than any bound of these servers, and more than an answer from loopback takes on a busy machine.
-const AT_ONCE: Duration = Duration::from_millis(400);
+/// Less than any bound of these servers, and more than an answer from loopback takes on a busy machine.
+const AT_ONCE: Duration = Duration::from_millis(900);
 
 /// Suspects a host after half of a second, and probes it when it is found dead.
 fn keen(setup: Setup) -> Setup {
