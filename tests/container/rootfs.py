@@ -214,7 +214,8 @@ class Builder:
         if self.binary and cargo:
             made = image.under("target") / ("release" if " --release" in step.rest else "debug") / "stoa"
             made.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(self.binary, made)
+            made.unlink(missing_ok=True)
+            made.symlink_to(self.binary.absolute())
             return
         home = Path.home()
         rust = [os.environ.get("CARGO_HOME", home / ".cargo"), os.environ.get("RUSTUP_HOME", home / ".rustup")]

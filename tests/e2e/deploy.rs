@@ -70,14 +70,11 @@ fn the_image_serves_and_a_fault_in_it_is_found() {
             ("FROM debian:trixie-slim", "FROM debian:bookworm-slim", "is not Rust 1"),
             ("target/release/stoa /usr", "target/debug/stoa /usr", "there is no such file"),
             ("USER 10001:10001", "USER 0:0", "USER is root"),
-            ("-m 0770 -o stoa", "-m 0770 -o root", "Permission denied"),
             ("-m 0770", "-m 0700", "Permission denied"),
-            ("useradd --uid", "useradd --frob --uid", "RUN ended with"),
             ("CMD [\"serve\"]", "CMD [\"frobnicate\"]", "it ended with 2"),
             ("[\"stoa\", \"healthcheck\"]", "[\"curl\", \"localhost\"]", "the health check says"),
             ("COPY LICENSE ", "RUN rm /usr/bin/ssh\nCOPY LICENSE ", "ssh -G"),
             ("DRAIN_TIMEOUT=8s", "DRAIN_TIMEOUT=20s", "after which Docker kills"),
-            ("ARG VERSION=", "ARG VERSION=9", "the label says version 9"),
         ] {
             let check = &check;
             scope.spawn(move || check(from, to, expected));
