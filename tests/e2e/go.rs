@@ -3,6 +3,7 @@
 use stoa_testkit::{Fault, Go, require_go};
 
 use crate::fixtures::World;
+use crate::stoa::Stoa;
 
 const APP: &str = r#"
 -- go.mod --
@@ -153,6 +154,73 @@ async fn versions_queries_and_latest() {
     client.ok(["get", "ex.com/lib@v1.0.0"]).await;
     let unknown = client.fails(["get", "ex.com/lib@v9.9.9"]).await;
     assert!(unknown.contains("request id"), "the server's words reach the terminal: {unknown}");
+}
+
+const TOOLS: &str = r#"
+-- ex.com/x/tools@v1.0.0/go.mod --
+module ex.com/x/tools
+
+go 1.21
+-- ex.com/x/tools@v1.0.0/tools.go --
+package tools
+-- ex.com/x/tools@v1.0.0/cmd/foo/foo.go --
+package foo
+
+func Name() string { return "foo" }
+-- ex.com/x/tools@main.info --
+{"Version":"v1.0.0"}
+"#;
+
+const USES_TOOLS: &str = r#"
+-- go.mod --
+module ex.org/app
+
+go 1.21
+-- main.go --
+package main
+
+import (
+	"fmt"
+
+	"ex.com/x/tools/cmd/foo"
+)
+
+func main() { fmt.Println(foo.Name()) }
+"#;
+
+#[tokio::test]
+async fn packages_of_stored_modules_are_found_while_the_upstream_is_dead() {
+    if !require_go() {
+        return;
+    }
+    let mut world = World::new();
+    let tools = stoa_testkit::Modules::parse(TOOLS);
+    world.sumdb.append(&tools);
+    world.upstream.publish(tools);
+    let setup = world.setup().env("STOA_UPSTREAM_TRIES", "1");
+    let stoa = setup.start();
+    let client = |stoa: &Stoa| go(&world, &stoa.url).project(USES_TOOLS);
+    client(&stoa).ok(["get", "ex.com/x/tools/cmd/foo@main"]).await;
+    stoa.stop();
+    // Another server, which remembers no absence of a prefix.
+    world.upstream.stop();
+    let stoa = setup.start();
+    let client = |stoa: &Stoa| go(&world, &stoa.url).project(USES_TOOLS);
+    for args in [
+        &["mod", "tidy"][..],
+        &["get", "ex.com/x/tools/cmd/foo"],
+        &["get", "ex.com/x/tools/cmd/foo@latest"],
+        &["get", "ex.com/x/tools/cmd/foo@v1.0.0"],
+        &["get", "ex.com/x/tools/cmd/foo@v1"],
+        &["get", "ex.com/x/tools/cmd/foo@main"],
+    ] {
+        let client = client(&stoa);
+        client.ok(args).await;
+        assert_eq!(client.ok(["run", "."]).await, "foo\n", "{args:?}");
+    }
+    // Of a module that may be one, it is said that nobody was there to ask.
+    let missing = client(&stoa).fails(["get", "ex.com/x/other@v1.0.0"]).await;
+    assert!(missing.contains("no source could serve it"), "{missing}");
 }
 
 #[tokio::test]

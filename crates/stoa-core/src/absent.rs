@@ -29,6 +29,13 @@ pub(crate) enum Asked {
 }
 
 impl Asked {
+    fn path(&self) -> &ModulePath {
+        match self {
+            Self::Artifact(module, _) | Self::Record(module) => module.path(),
+            Self::Answer(key) => key.path(),
+        }
+    }
+
     fn bytes(&self) -> usize {
         let of = |path: &ModulePath, rest: &str| path.as_str().len() + rest.len();
         match self {
@@ -175,6 +182,21 @@ impl Verdicts {
         self.cache.insert(asked.clone(), Known { verdict, absence });
     }
 
+    /// No verdict about the module stands any more. What was absent is still known to have been.
+    pub(crate) fn lapse(&self, path: &ModulePath) {
+        let about = self.cache.iter().filter(|(asked, _)| asked.path() == path);
+        let about: Vec<_> = about.map(|(asked, known)| (asked, known.absence)).collect();
+        for (asked, absence) in about {
+            if let Some(absence) = absence {
+                let Absence { error, learnt } = absence.clone();
+                let verdict = Verdict { error, learnt, keep: Duration::ZERO };
+                self.cache.insert((*asked).clone(), Known { verdict, absence: Some(absence) });
+            } else {
+                self.cache.invalidate(&*asked);
+            }
+        }
+    }
+
     pub(crate) fn forget(&self, asked: &Asked) {
         self.cache.invalidate(asked);
     }
@@ -267,6 +289,28 @@ mod tests {
         let record = Asked::Record(ModuleVersion::parse("example.com/m@v1.0.0").unwrap());
         verdicts.remember(&record, &of(ErrorClass::NotFound), moment);
         assert!(verdicts.recall(&record).is_some() && !remembered(&record));
+    }
+
+    #[test]
+    fn verdicts_on_a_module_lapse_and_its_absences_do_not() {
+        let verdicts = Verdicts::new(64 * 1024);
+        let moment = Duration::from_mins(1);
+        let of = |class| Arc::new(Error::new(class, "said"));
+        let (asked, other) = (list("example.com/m"), list("example.com/m/sub"));
+        let module = ModuleVersion::parse("example.com/m@v1.0.0").unwrap();
+        let refused = Asked::Artifact(module, Artifact::Zip);
+        for asked in [&asked, &other] {
+            verdicts.remember(asked, &of(ErrorClass::NotFound), moment);
+        }
+        verdicts.remember(&refused, &of(ErrorClass::Mismatch), moment);
+        verdicts.lapse(&ModulePath::parse("example.com/m").unwrap());
+        let known = |asked: &Asked| {
+            let (verdict, absence) = verdicts.known(asked);
+            (verdict.is_some(), absence.is_some())
+        };
+        assert_eq!(known(&asked), (false, true));
+        assert_eq!(known(&refused), (false, false));
+        assert_eq!(known(&other), (true, true));
     }
 
     #[test]

@@ -20,9 +20,11 @@ mod mutable;
 mod permits;
 mod policy;
 mod rate;
+mod refresh;
 mod sumdb;
 
 pub use crate::error::Error;
 pub use crate::mirror::{Answer, Body, Freshness, Kind, Mirror, Outcome, Settings, Wish};
 pub use crate::policy::{Policy, Route};
+pub use crate::refresh::{Look, Refreshed, Subject};
 pub use crate::sumdb::{Database, DatabaseSettings};

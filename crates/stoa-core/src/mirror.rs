@@ -29,12 +29,18 @@ use crate::sumdb::Database;
 const COMPANIONS_AGAIN: Duration = Duration::from_secs(10);
 const COMPANIONS_REMEMBERED: u64 = 4096;
 
+/// Of how many modules it is remembered that a person had them looked at anew, and for how long at most. By itself it
+/// is for twice the TTL; what is kept is not answered without asking beyond that.
+const REFRESHED_REMEMBERED: u64 = 4096;
+const LONGEST_REMEMBERED: Duration = Duration::from_hours(24);
+
 /// Looks in the background at once, at all sources together: they must leave the sources' places to those who wait.
 const MOST_BEHIND: usize = 16;
-/// How often a client may have one answer looked at anew, and how often the absent versions of one module are asked for
-/// again: so many at once, then one after each span.
+/// How often a client may have one answer looked at anew, and how often the absent files of one module are asked for
+/// again: so many at once, then one after each span. A version has three files.
 const FORCED_BURST: u32 = 3;
-const FORCED_EVERY: Duration = Duration::from_secs(1);
+const ASKED_AGAIN_BURST: u32 = 9;
+const AFTER_BURST: Duration = Duration::from_secs(1);
 
 /// Limits and lifetimes. All sizes in bytes.
 #[derive(Clone, Debug)]
@@ -179,6 +185,8 @@ pub(crate) struct Inner {
     pub answers: Arc<Flights<Routed<AnswerKey>, Landed<Arc<Kept>>>>,
     /// Places of [looks in the background](Mirror::look_behind).
     pub behind: Arc<Semaphore>,
+    /// Modules that a person had looked at anew, and when.
+    pub refreshed: Cache<ModulePath, jiff::Timestamp>,
     pub forced: Rate,
     pub asked_again: Rate,
     pub verdicts: Verdicts,
@@ -213,8 +221,12 @@ impl Mirror {
             verifications: Flights::new(MOST_FLIGHTS),
             answers: Flights::new(MOST_FLIGHTS),
             behind: Arc::new(Semaphore::new(MOST_BEHIND)),
-            forced: Rate::new(FORCED_BURST, FORCED_EVERY),
-            asked_again: Rate::new(FORCED_BURST, FORCED_EVERY),
+            refreshed: Cache::builder()
+                .max_capacity(REFRESHED_REMEMBERED)
+                .time_to_live(settings.list_ttl.saturating_mul(2).min(LONGEST_REMEMBERED))
+                .build(),
+            forced: Rate::new(FORCED_BURST, AFTER_BURST),
+            asked_again: Rate::new(ASKED_AGAIN_BURST, AFTER_BURST),
             settings,
             policy,
             store,
@@ -256,6 +268,7 @@ impl Mirror {
         self.inner.policy.is_private(path)
     }
 
+    /// Answers a request for whatever the protocol knows.
     pub async fn answer(&self, request: &Request, wish: Wish<'_>) -> Result<Answer, Arc<Error>> {
         match request {
             Request::Artifact { module, artifact } => self.artifact(module, *artifact, wish).await,
@@ -296,10 +309,14 @@ impl Mirror {
             fetched => return fetched,
         };
         // The upstream is down, and what the client needs of it may follow from what is here, or be known from before.
-        match self.made_info(module, artifact).await {
-            Some(made) => Ok(Answer { outcome: Outcome::Stale, ..made }),
-            None => Err(self.absent_before(&about, error)),
+        if let Some(made) = self.made_info(module, artifact).await {
+            return Ok(Answer { outcome: Outcome::Stale, ..made });
         }
+        let error = self.absent_before(&about, error);
+        if artifact != Artifact::Info {
+            return Err(error);
+        }
+        Err(self.softened(module.path(), Some(module.version()), error).await)
     }
 
     async fn fetch_once(

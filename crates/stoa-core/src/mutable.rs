@@ -51,7 +51,9 @@ impl Mirror {
                 Ok(Found { kept, outcome, keep }) => {
                     (stored, parse_list(&kept.body, path), (outcome, kept.source.clone(), keep))
                 }
-                Err(error) if stored.is_empty() => return Err(self.softened(path, error).await),
+                Err(error) if stored.is_empty() => {
+                    return Err(self.softened(path, None, error).await);
+                }
                 Err(error) => {
                     debug!(%error, "only what is stored is listed");
                     (stored, Vec::new(), (Outcome::Stale, "store".to_owned(), Duration::ZERO))
@@ -94,7 +96,7 @@ impl Mirror {
                             let freshness = Freshness::For(Duration::ZERO);
                             Ok(Answer { outcome: Outcome::Stale, freshness, ..answer })
                         }
-                        None => Err(self.softened(path, error).await),
+                        None => Err(self.softened(path, None, error).await),
                     }
                 }
                 Err(error) => Err(error),
@@ -121,7 +123,7 @@ impl Mirror {
         if !self.inner.settings.offline {
             return match self.mutable(&key, wish).await {
                 Ok(found) => Ok(self.info_answer(path, found)),
-                Err(error) => Err(self.softened(path, error).await),
+                Err(error) => Err(self.softened(path, None, error).await),
             };
         }
         if let Some(kept) = self.kept(&key).await {

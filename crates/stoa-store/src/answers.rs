@@ -27,6 +27,14 @@ pub enum AnswerKey {
     Query(ModulePath, Query),
 }
 
+impl AnswerKey {
+    pub fn path(&self) -> &ModulePath {
+        match self {
+            Self::List(path) | Self::Latest(path) | Self::Query(path, _) => path,
+        }
+    }
+}
+
 /// An upstream's answer, as it was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {

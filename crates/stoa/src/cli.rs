@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap::{Args, Parser, Subcommand};
+use stoa_core::Subject;
 
 use crate::config::{self, Config};
 
@@ -33,6 +34,13 @@ pub enum Command {
     Serve,
     /// Ask the running server whether it is ready; exit 0 if so, 1 if not
     Healthcheck,
+    /// Have the running server ask its sources about modules now, whatever it remembers of them; exit 0 if all are
+    /// there, 1 if not. Nothing that is stored is deleted
+    Refresh {
+        /// A module, a version or a branch of it
+        #[arg(required = true, value_name = "MODULE[@VERSION]", value_parser = Subject::parse)]
+        subjects: Vec<Subject>,
+    },
     /// Check, show or explain the settings
     Config {
         #[command(subcommand)]

@@ -1,7 +1,7 @@
 //! The command socket: how a second `stoa` on the same data directory speaks to the server that holds it.
 //!
-//! HTTP/1.1 over a unix socket in the data directory that only its owner may open. For now it answers one question,
-//! `GET /-/status`: who are you?
+//! HTTP/1.1 over a unix socket in the data directory that only its owner may open. `GET /-/status`: who are you?
+//! `POST /-/refresh`: look at a module anew.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,8 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::routing::get;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use stoa_upstream::BreakerStatus;
@@ -18,6 +18,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::http::{App, pages};
+use crate::refresh;
 use crate::server::{Listener, SocketFile};
 
 /// Who holds a data directory.
@@ -68,6 +69,7 @@ impl From<BreakerStatus> for Upstream {
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/-/status", get(status))
+        .route("/-/refresh", post(refresh::refresh).layer(DefaultBodyLimit::max(MAX_QUESTION)))
         .route("/healthz", get(pages::healthz))
         .route("/readyz", get(pages::readyz))
         .with_state(app)
@@ -100,6 +102,8 @@ pub fn bind(path: &Path) -> io::Result<Listener> {
 /// How long an answer may take: whoever asks is a person or a health check.
 const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_ANSWER: u64 = 64 << 10;
+/// The longest body of a request; it names one module.
+const MAX_QUESTION: usize = 16 << 10;
 
 /// Asks the server behind the socket who it is.
 pub async fn ask_status(path: &Path) -> io::Result<Status> {
@@ -112,15 +116,39 @@ pub async fn ask_status(path: &Path) -> io::Result<Status> {
 
 /// One `GET` over the socket: status and body.
 pub async fn get_over(path: &Path, target: &str) -> io::Result<(u16, String)> {
-    let exchange = async {
+    exchange(path, &format!("GET {target} HTTP/1.1\r\n"), "", PATIENCE).await
+}
+
+/// One `POST` of a JSON text over the socket, whose answer may take so long: status and body.
+pub(crate) async fn post_over(
+    path: &Path,
+    target: &str,
+    json: &str,
+    patience: Duration,
+) -> io::Result<(u16, String)> {
+    let length = json.len();
+    let head = format!(
+        "POST {target} HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n"
+    );
+    exchange(path, &head, json, patience).await
+}
+
+async fn exchange(
+    path: &Path,
+    head: &str,
+    body: &str,
+    patience: Duration,
+) -> io::Result<(u16, String)> {
+    let exchanged = async {
         let mut stream = UnixStream::connect(path).await?;
-        let request = format!("GET {target} HTTP/1.1\r\nhost: stoa\r\nconnection: close\r\n\r\n");
+        let request = format!("{head}host: stoa\r\nconnection: close\r\n\r\n{body}");
         stream.write_all(request.as_bytes()).await?;
         read_answer(stream).await
     };
-    tokio::time::timeout(PATIENCE, exchange)
+    let late = format!("no answer within {} s", patience.as_secs());
+    tokio::time::timeout(patience, exchanged)
         .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer within 5 s"))?
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, late))?
 }
 
 /// Status and body of an answer that ends with its connection.

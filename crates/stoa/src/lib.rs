@@ -6,6 +6,7 @@ pub mod config;
 pub mod healthcheck;
 pub mod http;
 pub mod log;
+pub mod refresh;
 pub mod server;
 pub mod systemd;
 pub mod wiring;

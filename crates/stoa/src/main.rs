@@ -65,6 +65,14 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(text) => fail(FAULT, &text),
         },
+        Command::Refresh { subjects } => {
+            let mut out = std::io::stdout();
+            match runtime.block_on(stoa::refresh::command(&config, &subjects, &mut out)) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::from(FAULT),
+                Err(text) => fail(FAULT, &text),
+            }
+        }
         Command::Config { .. } => ExitCode::SUCCESS,
     };
     // Fetches that nobody waits for any more are given up; what they had written is swept at the next start.

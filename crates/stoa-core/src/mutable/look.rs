@@ -136,6 +136,11 @@ impl Mirror {
         let ttl = self.inner.settings.list_ttl;
         let age = jiff::Timestamp::now().duration_since(kept.fetched_at);
         let age = Duration::try_from(age).ok();
+        // What a person had looked at anew since is not answered without asking.
+        let refreshed = self.inner.refreshed.get(key.path());
+        if refreshed.is_some_and(|at| kept.fetched_at < at) {
+            return None;
+        }
         match Age::of(age, ttl) {
             Age::Ageing | Age::Past if !failed => self.look_behind(key, wish.via),
             Age::Young | Age::Ageing => {}
@@ -145,8 +150,9 @@ impl Mirror {
         Some(Found { kept: Arc::clone(kept), outcome: Outcome::Hit, keep })
     }
 
-    /// Asks the sources, or waits with those who do. `anew`: what they said before now does not count.
-    async fn look(
+    /// Asks the sources, or waits with those who do. `anew`: what they said before now does not count. `meanwhile`:
+    /// there is something to answer, so a failure keeps the next look away for a while.
+    pub(crate) async fn look(
         &self,
         key: &AnswerKey,
         meanwhile: bool,
@@ -177,7 +183,6 @@ impl Mirror {
         }
     }
 
-    /// `meanwhile`: there is something to answer, so a failure keeps the next look away for a while.
     fn board(
         &self,
         key: &AnswerKey,
@@ -199,8 +204,10 @@ impl Mirror {
         let asked = asked_answer(key);
         match self.ask_chain(key, &asked, via).await {
             Ok(answer) => {
-                if let Err(error) = self.inner.store.put_answer(key, answer.clone()).await {
-                    warn!(asked, %error, "an answer cannot be kept");
+                match self.inner.store.put_answer(key, answer.clone()).await {
+                    // The log knows already what is wrong with the disk.
+                    Ok(()) | Err(stoa_store::Error::NotWritten(_)) => {}
+                    Err(error) => warn!(asked, %error, "an answer cannot be kept"),
                 }
                 self.inner.verdicts.forget(&about);
                 Ok(Arc::new(answer))

@@ -55,6 +55,8 @@ fn wrong_arguments_exit_with_2() {
     check("stoa", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
     check("stoa config", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
     check("stoa srve", ErrorKind::InvalidSubcommand);
+    check("stoa refresh", ErrorKind::MissingRequiredArgument);
+    check("stoa refresh example.com/m example.com/m@v2.0.0", ErrorKind::ValueValidation);
     check("stoa serve --lisen :1", ErrorKind::UnknownArgument);
     check("stoa serve --listen", ErrorKind::InvalidValue);
     check("stoa serve --listen :1 --listen :2", ErrorKind::ArgumentConflict);
