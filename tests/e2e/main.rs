@@ -23,3 +23,4 @@ mod stoa;
 mod sumdb;
 mod systemd;
 mod tls;
+mod unverified;

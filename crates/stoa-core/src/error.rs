@@ -72,6 +72,22 @@ impl Error {
             .hint("the server runs with --offline; fetch this once through it while it is online")
     }
 
+    pub(crate) fn unverified_offline(asked: &str) -> Self {
+        Self::new(
+            ErrorClass::NotFound,
+            format!("{asked}: stored, but never compared with the checksum database, whose record is offline, not stored"),
+        )
+        .hint("start the server once with a network, or set sumdb.on-unreachable to serve")
+    }
+
+    pub(crate) fn unverified_unstored(asked: &str) -> Self {
+        Self::new(
+            ErrorClass::Full,
+            format!("{asked}: no room to store it until the checksum database can be reached, so it is not handed out"),
+        )
+        .hint("free some space in the server's data directory, or make it writable")
+    }
+
     /// A flight that brought no answer.
     pub(crate) fn grounded(asked: &str, grounded: Grounded) -> Arc<Self> {
         Arc::new(match grounded {

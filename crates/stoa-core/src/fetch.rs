@@ -1,6 +1,7 @@
 //! One cold artifact: walk the chain, check what arrives, compare it with the checksum database, commit.
 
 mod download;
+mod stored;
 
 use std::io::Read as _;
 use std::sync::Arc;
@@ -20,9 +21,10 @@ use tracing::{error, info, warn};
 use crate::absent::Asked;
 use crate::error::Error;
 use crate::fetch::download::Wanted;
-use crate::mirror::{Arrived, Mirror, Wish, asked_artifact};
+use crate::mirror::{Arrived, Landed, Mirror, Wish, asked_artifact};
 use crate::policy::is_toolchain;
-use crate::sumdb::Database;
+use crate::sumdb::{Database, LookedUp};
+use crate::unverified::{Word, count};
 
 /// How long a contradiction is remembered: an https client asks twice after every 4xx.
 const MISMATCH_TTL: Duration = Duration::from_mins(1);
@@ -49,8 +51,10 @@ enum Record {
     Uncovered,
     /// To be looked up as soon as there is a source that may have the module.
     Wanted(Database),
-    Pending(JoinHandle<Result<RecordHashes, Arc<Error>>>),
+    Pending(JoinHandle<Landed<LookedUp>>),
     Known(RecordHashes),
+    /// Nobody could be asked, and by the settings it goes out all the same.
+    Unreachable,
 }
 
 impl Mirror {
@@ -113,7 +117,7 @@ impl Mirror {
                 let (database, module, chain, via) =
                     (database.clone(), module.clone(), chain.clone(), via.to_owned());
                 record = Record::Pending(tokio::spawn(async move {
-                    database.lookup(&module, &chain, &via).await.map(|found| found.hashes)
+                    database.lookup(&module, &chain, &via).await
                 }));
             }
             let attempt = self.fetch_from(step.source, header, module, artifact, &mut record, via);
@@ -181,6 +185,7 @@ impl Mirror {
             }
             Err(stop) => return Err(stop),
         };
+        let is_unverified = state == State::Unverified;
         let kept = ArtifactRecord {
             size: downloaded.bytes,
             sha256: downloaded.sha256,
@@ -190,10 +195,23 @@ impl Mirror {
             first_seen: jiff::Timestamp::now(),
         };
         match self.inner.store.commit(module, artifact, temporary, kept.clone()).await {
-            Ok(Committed::Stored(_)) => Ok(Arrived::Stored),
+            Ok(Committed::Stored(sidecar)) => {
+                if is_unverified {
+                    self.stored_unverified(module, artifact, &sidecar);
+                }
+                Ok(Arrived::Stored)
+            }
+            // What is not stored cannot be verified later.
+            Ok(Committed::Passed(_)) if is_unverified => {
+                Err(Stop::All(Error::unverified_unstored(&asked)))
+            }
             Ok(Committed::Passed(file)) => Ok(Arrived::Passed(file, kept)),
             Err(stoa_store::Error::Conflict { had }) => {
                 self.inner.conflicts.fetch_add(1, Ordering::Relaxed);
+                if had.state == State::Unverified {
+                    // One of the two is wrong, and nobody has said yet which.
+                    self.inner.later.nudge(module);
+                }
                 let failure = Failure::new(
                     ErrorClass::Mismatch,
                     Stage::Local,
@@ -270,18 +288,15 @@ impl Mirror {
         record: &mut Record,
     ) -> Result<State, Stop> {
         if let Record::Pending(pending) = record {
-            let hashes = match pending.await {
-                Ok(Ok(hashes)) => hashes,
-                Ok(Err(error)) => return Err(Stop::All((*error).clone())),
-                Err(_) => {
-                    return Err(Stop::All(Error::lost(&asked_artifact(module, artifact))));
-                }
+            *record = match self.word(module, pending).await.map_err(Stop::All)? {
+                Word::Known(hashes) => Record::Known(hashes),
+                Word::Unreachable => Record::Unreachable,
             };
-            *record = Record::Known(hashes);
         }
         match record {
             Record::Exempt(pattern) => Ok(State::Exempt { pattern: pattern.clone() }),
             Record::Uncovered => Ok(State::Uncovered),
+            Record::Unreachable => Ok(State::Unverified),
             // A source that brings modules without having had the record looked up would be a mistake of ours; what it
             // brought is not handed out for it.
             Record::Pending(_) | Record::Wanted(_) => {
@@ -289,69 +304,15 @@ impl Mirror {
             }
             Record::Known(hashes) => {
                 let name = self.inner.database.as_ref().map_or("", |database| database.name());
-                contradiction(name, artifact, h1, hashes).map_or_else(
-                    || Ok(State::Verified { database: name.to_owned() }),
-                    |detail| {
-                        Err(Stop::Source(Failure::new(
-                            ErrorClass::Mismatch,
-                            Stage::Body,
-                            source,
-                            detail,
-                        )))
-                    },
-                )
+                let counts = &self.inner.later.counts;
+                let Some(detail) = contradiction(name, artifact, h1, hashes) else {
+                    count(&counts.verified);
+                    return Ok(State::Verified { database: name.to_owned() });
+                };
+                count(&counts.mismatch);
+                Err(Stop::Source(Failure::new(ErrorClass::Mismatch, Stage::Body, source, detail)))
             }
         }
-    }
-
-    /// Stored when the checksum database was not asked about it, or by the word of another one, and covered now: it is
-    /// looked up before it is handed out again. False if the database contradicts it; it is no longer stored then, and
-    /// may be fetched anew.
-    pub(crate) async fn verify_stored(
-        &self,
-        module: &ModuleVersion,
-        artifact: Artifact,
-        via: &str,
-    ) -> Result<bool, Arc<Error>> {
-        let asked = asked_artifact(module, artifact);
-        let failed = |error: stoa_store::Error| Arc::new(Error::store(&asked, &error));
-        // Another flight may have done it since the request looked.
-        let sidecar = self.inner.store.sidecar(module).await.map_err(failed)?;
-        let record = match sidecar.as_ref().and_then(|sidecar| sidecar.of(artifact)) {
-            None => return Ok(false),
-            Some(record) if self.may_hand_out(module, artifact, record) => return Ok(true),
-            Some(record) => record,
-        };
-        let Some(database) = &self.inner.database else {
-            return Err(Arc::new(without_database(module)));
-        };
-        let chain = self.inner.policy.careful_chain(module.path());
-        let hashes = database.lookup(module, &chain, via).await?.hashes;
-        let store = &self.inner.store;
-        let Some(reason) = contradiction(database.name(), artifact, record.h1, &hashes) else {
-            let state = State::Verified { database: database.name().to_owned() };
-            store.restate(module, artifact, state).await.map_err(failed)?;
-            return Ok(true);
-        };
-        error!(module.path = %module.path(), module.version = %module.version(), reason,
-            "SECURITY: what was stored while it was not verified is not what the checksum database vouches for; \
-             it goes to quarantine");
-        let note = QuarantineNote {
-            module: module.to_string(),
-            artifact,
-            reason: reason.clone(),
-            source: record.source.clone(),
-        };
-        if let Err(error) = store.reject(module, artifact, note).await {
-            warn!(%error, "what was rejected cannot be kept in quarantine");
-        }
-        if self.inner.settings.offline {
-            // Nobody can bring what is right; a 404 would send the client elsewhere.
-            let text =
-                format!("{asked}: refused, what was stored is not what was vouched for: {reason}");
-            return Err(Arc::new(Error::new(ErrorClass::Mismatch, text)));
-        }
-        Ok(false)
     }
 
     /// A later offline client needs the small files too.

@@ -3,8 +3,8 @@
 //!
 //! A request for an artifact takes this road: [`Mirror::artifact`] opens the stored file, and that is all for a hit.
 //! A miss joins or leads the [flight](flight) of that one artifact; its leader (a task of the server, not of the
-//! request) walks the [chain](policy) of sources, [downloads](fetch), compares with the [checksum database](sumdb),
-//! and commits. Lists, `@latest` and branch queries are [mutable]: kept with a time to live, answered stale when no
+//! request) walks the [chain](policy) of sources, [downloads](fetch), compares with the [checksum database](sumdb)
+//! (or leaves that for [later](unverified)), and commits. Lists, `@latest` and branch queries are [mutable]: kept with a time to live, answered stale when no
 //! source answers.
 //!
 //! **Architecture Invariant:** nothing here knows HTTP status codes; an [`Error`] carries a class, and the program maps
@@ -22,9 +22,11 @@ mod policy;
 mod rate;
 mod refresh;
 mod sumdb;
+mod unverified;
 
 pub use crate::error::Error;
 pub use crate::mirror::{Answer, Body, Freshness, Kind, Mirror, Outcome, Settings, Wish};
 pub use crate::policy::{Policy, Route};
 pub use crate::refresh::{Look, Refreshed, Subject};
 pub use crate::sumdb::{Database, DatabaseSettings};
+pub use crate::unverified::Verifications;

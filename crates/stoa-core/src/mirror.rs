@@ -10,7 +10,7 @@ use moka::sync::Cache;
 use stoa_module::{
     Artifact, ErrorClass, Info, ModulePath, ModuleVersion, Query, Request, Sha256, Version,
 };
-use stoa_store::{AnswerKey, ArtifactRecord, Content, OpenFile, State, Store};
+use stoa_store::{AnswerKey, ArtifactRecord, Content, OpenFile, State, Store, StoredVersion};
 use stoa_sumdb::{Tile, TileLevel};
 use stoa_upstream::Client;
 use tokio::sync::Semaphore;
@@ -24,6 +24,7 @@ use crate::permits::Permits;
 use crate::policy::{Policy, is_toolchain};
 use crate::rate::Rate;
 use crate::sumdb::Database;
+use crate::unverified::{Later, count};
 
 /// How soon the small files of a stored zip are asked for again, and of how many zips that is remembered.
 const COMPANIONS_AGAIN: Duration = Duration::from_secs(10);
@@ -68,6 +69,9 @@ pub struct Settings {
     pub max_concurrent: usize,
     /// Zips inspected and hashed at once.
     pub verify_concurrency: usize,
+    /// How long a download waits for its checksum record before it is handed out unverified, where nobody can be asked;
+    /// none if that never happens.
+    pub serve_unverified_after: Option<Duration>,
 }
 
 impl Settings {
@@ -142,6 +146,8 @@ impl Outcome {
 pub enum Freshness {
     /// Never changes.
     Immutable,
+    /// The checksum database could not be asked about it yet: nobody may keep it.
+    Unverified,
     /// May be kept this long by whoever gets it.
     For(Duration),
 }
@@ -196,6 +202,7 @@ pub(crate) struct Inner {
     pub inspectors: Inspectors,
     /// Versions whose content was other than what was first seen of them.
     pub conflicts: AtomicU64,
+    pub later: Later,
 }
 
 impl Mirror {
@@ -215,6 +222,7 @@ impl Mirror {
                 .time_to_live(COMPANIONS_AGAIN)
                 .build(),
             permits: Permits::new(settings.max_concurrent),
+            later: Later::default(),
             inspectors: Inspectors::new(settings.verify_concurrency)?,
             conflicts: AtomicU64::new(0),
             artifacts: Flights::new(MOST_FLIGHTS),
@@ -364,12 +372,7 @@ impl Mirror {
         let found = found.map_err(|error| Arc::new(Error::store(&asked(), &error)))?;
         let Some(mut stored) = found else { return Ok(None) };
         if !self.may_hand_out(module, artifact, &stored.record) {
-            let work = {
-                let (mirror, module, via) = (self.clone(), module.clone(), via.to_owned());
-                move || async move { mirror.verify_stored(&module, artifact, &via).await }
-            };
-            let verified = self.inner.verifications.join((module.clone(), artifact), work).await;
-            if !verified.map_err(|grounded| Error::grounded(&asked(), grounded))?? {
+            if !self.verify_once(module, artifact, via).await? {
                 return Ok(None);
             }
             // What was verified is what is in the store now, which need not be what was opened before.
@@ -403,11 +406,25 @@ impl Mirror {
                 Artifact::Zip => Kind::Zip,
             },
             outcome,
+            freshness: self.freshness_of(module, &record),
             source: record.source,
-            freshness: Freshness::Immutable,
             digest: Some(record.sha256),
             private: self.is_private(module.path()),
         }
+    }
+
+    fn freshness_of(&self, module: &ModuleVersion, record: &ArtifactRecord) -> Freshness {
+        if record.state != State::Unverified {
+            return Freshness::Immutable;
+        }
+        if !self.inner.settings.offline {
+            self.inner.later.nudge(module);
+        }
+        if self.exemption(module.path()).is_some() {
+            return Freshness::Immutable;
+        }
+        count(&self.inner.later.counts.served_unverified);
+        Freshness::Unverified
     }
 
     /// Whether the state in the sidecar is enough under today's settings: what was exempt when it was fetched may be
@@ -425,7 +442,7 @@ impl Mirror {
             }
             State::Uncovered => artifact == Artifact::Info,
             State::Exempt { .. } => self.exemption(module.path()).is_some(),
-            State::Unverified => false,
+            State::Unverified => self.hands_out_unverified(module.path()),
         }
     }
 
@@ -541,8 +558,10 @@ impl Mirror {
     pub(crate) async fn servable(&self, path: &ModulePath) -> Result<Vec<Version>, Arc<Error>> {
         let stored = self.inner.store.stored_versions(path).await;
         let stored = stored.map_err(|error| Arc::new(Error::store(path.as_str(), &error)))?;
+        let all = self.hands_out_unverified(path);
         let has = |artifacts: &'static [Artifact]| -> Vec<Version> {
-            let with = stored.iter().filter(|one| artifacts.iter().all(|&a| one.has(a)));
+            let has = |one: &StoredVersion, a| one.has(a) && (all || !one.unverified.contains(&a));
+            let with = stored.iter().filter(|one| artifacts.iter().all(|&a| has(one, a)));
             with.map(|one| one.version.clone()).collect()
         };
         let complete = has(&[Artifact::Mod, Artifact::Zip]);

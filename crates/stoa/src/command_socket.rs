@@ -32,6 +32,8 @@ pub struct Status {
     pub offline: bool,
     /// Times the checksum database contradicted itself since the start.
     pub security_errors: u64,
+    /// Stored files that wait for the checksum database; none while they cannot be counted.
+    pub unverified: Option<u64>,
     /// Every upstream that was asked so far, apart for modules and for the checksum database.
     #[serde(default)]
     pub upstreams: Vec<Upstream>,
@@ -83,6 +85,7 @@ async fn status(State(app): State<Arc<App>>) -> Json<Status> {
         started: app.started,
         offline: app.offline,
         security_errors: app.mirror.database().map_or(0, stoa_core::Database::security_errors),
+        unverified: app.mirror.store().counts().await.ok().map(|counts| counts.unverified),
         upstreams: app.mirror.client().breakers().into_iter().map(Upstream::from).collect(),
     })
 }

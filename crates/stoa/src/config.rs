@@ -36,7 +36,7 @@ pub(crate) use self::show::flags;
 pub use self::show::{reference, template};
 use self::table::{SETTINGS, Setting};
 use self::value::Raw;
-pub use self::value::{ListenAddress, LogFormat};
+pub use self::value::{ListenAddress, LogFormat, OnUnreachable};
 use crate::cli;
 
 /// The system's settings file, read when the working directory has none.
@@ -148,6 +148,9 @@ pub struct Sumdb {
     /// GOPRIVATE's value where it was not set.
     pub gonosumdb: Patterns,
     pub timeout: Duration,
+    pub on_unreachable: OnUnreachable,
+    /// With [`OnUnreachable::Serve`].
+    pub serve_after: Duration,
 }
 
 /// How long answers that can change are fresh; nothing is "ask every time".
@@ -192,6 +195,8 @@ impl fmt::Debug for Sumdb {
             .field("gosumdb", &gosumdb)
             .field("gonosumdb", &self.gonosumdb)
             .field("timeout", &self.timeout)
+            .field("on_unreachable", &self.on_unreachable)
+            .field("serve_after", &self.serve_after)
             .finish()
     }
 }
@@ -339,6 +344,13 @@ impl Config {
                 self.origin("sumdb.gosumdb")
             ));
         }
+        if self.sumdb.on_unreachable == OnUnreachable::Serve {
+            warnings.push(format!(
+                "{}: sumdb.on-unreachable: serve hands out modules that nobody has verified while the \
+                 checksum database cannot be reached",
+                self.origin("sumdb.on-unreachable")
+            ));
+        }
         self.warnings.append(&mut warnings);
     }
 
@@ -395,6 +407,8 @@ impl Config {
                 gosumdb: GoSumDb::Off,
                 gonosumdb: Patterns::default(),
                 timeout: no_time,
+                on_unreachable: OnUnreachable::Refuse,
+                serve_after: no_time,
             },
             cache: Cache {
                 list_ttl: no_time,

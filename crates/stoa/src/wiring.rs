@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::command_socket;
-use crate::config::{self, Config, Listen};
+use crate::config::{self, Config, Listen, OnUnreachable};
 use crate::http::{App, Site, admin_router, cleartext_router, router};
 use crate::server::tls::Tls;
 use crate::server::{Bounds, Listener, Secured, serve};
@@ -114,6 +114,10 @@ impl Server {
             offline = app.offline,
             "stoa is listening"
         );
+        let later = {
+            let mirror = app.mirror.clone();
+            tokio::spawn(async move { mirror.verify_later().await })
+        };
         // The pages stay until everything else has ended: a drain is when somebody looks.
         let pages = (!admin.is_empty()).then(|| {
             let router = admin_router(Arc::clone(&app));
@@ -135,6 +139,7 @@ impl Server {
         for task in certificate.into_iter().chain([alive]) {
             task.abort();
         }
+        later.abort();
         for task in commands.into_iter().chain(pages) {
             task.abort();
             // Until it is dropped with its listener, whose file goes with it.
@@ -293,6 +298,8 @@ async fn mirror(config: &Config, store: Store, client: Client) -> anyhow::Result
         max_list_bytes: config.limits.list_size,
         max_concurrent: upstream.max_concurrent,
         verify_concurrency: config.limits.verify_concurrency,
+        serve_unverified_after: (config.sumdb.on_unreachable == OnUnreachable::Serve)
+            .then_some(config.sumdb.serve_after),
     };
     let mirror = Mirror::new(settings, policy, store, client, database);
     mirror.context("the threads that inspect zips cannot be started")

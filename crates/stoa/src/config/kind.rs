@@ -12,7 +12,7 @@ use super::Config;
 use super::listen::{Listen, TrustedProxies, path_prefix, unix_mode};
 use super::places::Places;
 use super::show::{quote, quote_list, redact};
-use super::value::{LogFormat, Raw, check_log_level};
+use super::value::{LogFormat, OnUnreachable, Raw, check_log_level};
 
 /// How a value is written, what it is checked for, and the field it goes into.
 pub(super) enum Kind {
@@ -49,6 +49,7 @@ pub(super) enum Kind {
     ProxyList(fn(&mut Config, ProxyList)),
     Patterns(fn(&mut Config, Patterns)),
     SumDb(fn(&mut Config, GoSumDb)),
+    OnUnreachable(fn(&mut Config, OnUnreachable)),
     LogFormat(fn(&mut Config, LogFormat)),
     LogLevel(fn(&mut Config, String)),
 }
@@ -207,6 +208,11 @@ impl Kind {
                 set(config, database);
                 Ok(quote(&redact(&text)))
             }
+            Self::OnUnreachable(set) => {
+                let text = raw.text()?;
+                set(config, OnUnreachable::parse(&text)?);
+                Ok(quote(&text))
+            }
             Self::LogFormat(set) => {
                 let text = raw.text()?;
                 set(config, LogFormat::parse(&text)?);
@@ -243,6 +249,7 @@ impl Kind {
             Self::ProxyList(_) => "GOPROXY list".to_owned(),
             Self::Patterns(_) => "GOPRIVATE list".to_owned(),
             Self::SumDb(_) => "GOSUMDB".to_owned(),
+            Self::OnUnreachable(_) => "refuse or serve".to_owned(),
             Self::LogFormat(_) => "text or json".to_owned(),
             Self::LogLevel(_) => "log filter".to_owned(),
         }

@@ -308,6 +308,18 @@ pub(super) const SETTINGS: &[Setting] = &[
         "How long a look-up may take: the database may have to fetch the module first",
     ),
     Setting::new(
+        "sumdb.on-unreachable",
+        "refuse",
+        Kind::OnUnreachable(|c, v| c.sumdb.on_unreachable = v),
+        "What to do with a module while the database cannot be asked: refuse it, or serve it unverified and verify it later",
+    ),
+    Setting::new(
+        "sumdb.serve-after",
+        "5s",
+        Kind::Timeout(|c, v| c.sumdb.serve_after = v),
+        "With serve, how long a module that is here waits for its look-up",
+    ),
+    Setting::new(
         "cache.list-ttl",
         "60s",
         Kind::Age(|c, v| c.cache.list_ttl = v),

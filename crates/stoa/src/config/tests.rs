@@ -66,6 +66,7 @@ fn samples(setting: &Setting) -> [&'static str; 3] {
         Kind::ProxyList(_) => ["https://a.example.com/", "https://b.example.com/|direct", "off"],
         Kind::Patterns(_) => ["a.example.com", "b.example.com/*", "none"],
         Kind::SumDb(_) => ["sum.golang.google.cn", "sum.golang.org https://sum.example.com", "off"],
+        Kind::OnUnreachable(_) => ["serve", "refuse", "serve"],
         Kind::LogFormat(_) => ["json", "text", "json"],
         Kind::LogLevel(_) => ["debug", "warn,stoa=trace", "off"],
     }
@@ -227,7 +228,8 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!((upstream.tries, upstream.max_redirects, upstream.max_concurrent), (3, 10, 64));
     assert_eq!((upstream.ca_files.len(), &upstream.netrc), (0, &None));
     assert_eq!(sumdb.gosumdb, GoSumDb::parse("sum.golang.org").unwrap());
-    assert_eq!(sumdb.timeout, seconds(60));
+    assert_eq!((sumdb.timeout, sumdb.serve_after), (seconds(60), seconds(5)));
+    assert_eq!(sumdb.on_unreachable, OnUnreachable::Refuse);
     assert_eq!((cache.list_ttl, cache.negative_ttl), (seconds(60), seconds(60)));
     assert_eq!((cache.negative_version_ttl, cache.negative_memory), (seconds(10), 8 << 20));
     assert_eq!((limits.zip_size, limits.mod_size), (500 << 20, 16 << 20));
@@ -316,6 +318,7 @@ fn values_out_of_bounds_are_mistakes() {
     check("STOA_LIMITS_VERIFY_CONCURRENCY", "1025", "is not between 0 and 1024");
     check("STOA_LOG_LEVEL", "inof", "did you mean info?");
     check("STOA_LOG_FORMAT", "xml", "write text or json");
+    check("STOA_SUMDB_ON_UNREACHABLE", "Serve", "write refuse or serve");
     check("STOA_GOPROXY", "ftp://a.example.com", "upstream.goproxy");
     check("STOA_GONOSUMDB", "a,[", "sumdb.gonosumdb");
 

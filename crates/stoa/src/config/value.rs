@@ -243,6 +243,24 @@ impl LogFormat {
     }
 }
 
+/// What becomes of a module while the checksum database cannot be asked about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnUnreachable {
+    Refuse,
+    /// Unverified, and verified later.
+    Serve,
+}
+
+impl OnUnreachable {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "refuse" => Ok(Self::Refuse),
+            "serve" => Ok(Self::Serve),
+            _ => Err(format!("{text:?} is neither: write refuse or serve")),
+        }
+    }
+}
+
 /// Checks a tracing filter. A word that is no level would be taken for the name of a part of the
 /// program, and `inof` would silence the log: such a word is refused.
 pub(super) fn check_log_level(text: &str) -> Result<(), String> {

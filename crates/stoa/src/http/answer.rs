@@ -31,6 +31,9 @@ pub fn respond(request: &Request<Body>, answer: Answer) -> Response {
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     if answer.outcome == Outcome::Stale {
         headers.insert(header::WARNING, HeaderValue::from_static("110 - \"Response is Stale\""));
+    } else if answer.freshness == Freshness::Unverified {
+        let warning = "199 - \"not yet compared with the checksum database\"";
+        headers.insert(header::WARNING, HeaderValue::from_static(warning));
     }
     let etag = etag.and_then(|etag| HeaderValue::try_from(etag).ok());
     if let Some(etag) = &etag {
@@ -102,6 +105,7 @@ fn cache_control(answer: &Answer) -> HeaderValue {
         (Freshness::Immutable, true) => {
             HeaderValue::from_static("private, max-age=31536000, immutable")
         }
+        (Freshness::Unverified, _) => HeaderValue::from_static("no-store"),
         (Freshness::For(Duration::ZERO), false) => HeaderValue::from_static("no-cache"),
         (Freshness::For(Duration::ZERO), true) => HeaderValue::from_static("private, no-cache"),
         (Freshness::For(keep), private) => {

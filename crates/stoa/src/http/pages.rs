@@ -84,8 +84,13 @@ async fn home_with(app: &App, base: &str) -> Response {
     let database = app.mirror.database().map_or_else(
         || "No checksum database is asked (GOSUMDB=off).".to_owned(),
         |database| {
+            let when = if app.mirror.may_serve_unverified() {
+                ", or after it where the database cannot be reached"
+            } else {
+                ""
+            };
             format!(
-                "Every module is compared with the checksum database {} before it is handed out.",
+                "Every module is compared with the checksum database {} before it is handed out{when}.",
                 database.name()
             )
         },
