@@ -161,7 +161,7 @@ impl Mirror {
         let store_failed = |error: stoa_store::Error| Stop::All(Error::store(&asked, &error));
         let path = module.escaped_file(artifact);
         let client = &self.inner.client;
-        let place = self.inner.permits.place(client, source, header).await?;
+        let place = self.inner.permits.place(client, source, &path, header).await?;
         let wanted = Wanted { path: &path, artifact, bounds, via, asked: &asked };
         let (downloaded, mut temporary) = self.download(source, &wanted).await?;
         drop(place);
@@ -373,7 +373,7 @@ impl Mirror {
         let settings = &self.inner.settings;
         let header = settings.bound(settings.list_timeout, has_alternative);
         let client = &self.inner.client;
-        let _place = self.inner.permits.place(client, source, header).await?;
+        let _place = self.inner.permits.place(client, source, path, header).await?;
         client.get(source, Use::Modules, path, &Bounds { header, max_bytes }, via).await
     }
 }

@@ -24,11 +24,12 @@ impl Permits {
     }
 
     /// Waits for a place at the source, at most as long as its answer might take, and no longer than the source is worth
-    /// asking.
+    /// asking for that path.
     pub(crate) async fn place(
         &self,
         client: &Client,
         source: &Source,
+        path: &str,
         patience: Duration,
     ) -> Result<OwnedSemaphorePermit, Failure> {
         let places = {
@@ -39,7 +40,7 @@ impl Permits {
         let placed = tokio::time::timeout(patience, places.acquire_owned());
         let placed = tokio::select! {
             biased;
-            failure = client.refusing(source, Use::Modules) => return Err(failure),
+            failure = client.refusing(source, Use::Modules, path) => return Err(failure),
             placed = placed => placed,
         };
         match placed {
@@ -68,12 +69,12 @@ mod tests {
         let client = Client::new(stoa_upstream::Settings::default()).unwrap();
         let permits = Permits::new(1);
         let (slow, fast) = (source("http://slow.example.com"), source("http://fast.example.com"));
-        let held = permits.place(&client, &slow, Duration::ZERO).await.unwrap();
-        let refused = permits.place(&client, &slow, Duration::ZERO).await.unwrap_err();
+        let held = permits.place(&client, &slow, "m/@v/list", Duration::ZERO).await.unwrap();
+        let refused = permits.place(&client, &slow, "m/@v/list", Duration::ZERO).await.unwrap_err();
         assert_eq!(refused.class, ErrorClass::Unavailable);
         assert!(refused.retry_after.is_some());
-        let _other = permits.place(&client, &fast, Duration::ZERO).await.unwrap();
+        let _other = permits.place(&client, &fast, "m/@v/list", Duration::ZERO).await.unwrap();
         drop(held);
-        let _again = permits.place(&client, &slow, Duration::ZERO).await.unwrap();
+        let _again = permits.place(&client, &slow, "m/@v/list", Duration::ZERO).await.unwrap();
     }
 }

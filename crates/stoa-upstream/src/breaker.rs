@@ -125,7 +125,7 @@ pub struct HostCounters {
     pub opened: u64,
 }
 
-/// What a probe may ask again: a request that was made before, at the very place where it was made.
+/// What a probe may ask: a request that was made, or refused, at the very place where it belongs.
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
     pub(crate) base: Base,
@@ -263,6 +263,8 @@ impl Circuit {
     /// Whether a request may be made now. Waits while another one finds out, within the budget.
     pub(crate) async fn enter(
         self: &Arc<Self>,
+        base: &Base,
+        path: &str,
         waiting: &mut Budget,
     ) -> Result<Option<Trial>, Refusal> {
         let mut has_waited = false;
@@ -282,7 +284,7 @@ impl Circuit {
                     return Ok(None);
                 }
                 Admission::Trial => return Ok(Some(Trial(Arc::clone(self)))),
-                Admission::Refused => return Err(self.refusal()),
+                Admission::Refused => return Err(self.refused(base, path)),
                 Admission::Wait => {
                     has_waited = true;
                     let mut phase = self.phase.subscribe();
@@ -293,6 +295,13 @@ impl Circuit {
                 }
             }
         }
+    }
+
+    /// The refusal of a request, which may be the next probe's question.
+    pub(crate) fn refused(&self, base: &Base, path: &str) -> Refusal {
+        let question = || Question { base: base.clone(), path: path.to_owned() };
+        self.state().refused(Instant::now(), self.used_for.about(path), question);
+        self.refusal()
     }
 
     /// Completes as soon as requests are refused.

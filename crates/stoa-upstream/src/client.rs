@@ -147,15 +147,15 @@ impl Client {
 
     /// Completes with the failure that a request would meet, as soon as the source's breaker is open: for those who wait
     /// for something else before they ask. It counts as that request.
-    pub async fn refusing(&self, source: &Source, used_for: Use) -> Failure {
-        match self.inner.circuits.of(source, used_for) {
-            Some(circuit) => {
-                let failure = circuit.refusing().await.at(source);
-                circuit.counters.ended(&Err::<(), _>(failure.clone()));
-                failure
-            }
-            None => std::future::pending().await,
-        }
+    pub async fn refusing(&self, source: &Source, used_for: Use, path: &str) -> Failure {
+        let circuit = self.inner.circuits.of(source, used_for);
+        let (Some(circuit), Source::Http(base)) = (circuit, source) else {
+            return std::future::pending().await;
+        };
+        circuit.refusing().await;
+        let failure = circuit.refused(base, path).at(source);
+        circuit.counters.ended(&Err::<(), _>(failure.clone()));
+        failure
     }
 
     /// Reads a small file into memory, within twice the bound on its first byte.

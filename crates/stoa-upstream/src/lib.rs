@@ -47,7 +47,7 @@
 //! - Tries are made at one level: reqwest's own are switched off. (hyper still takes another connection when a pooled one
 //!   turns out to be closed before anything was written to it. That is not a try: the upstream never saw the request.)
 //! - A dead host costs its wait once ([`Use`], [`BreakerStatus`]). The rules are in `breaker/state.rs`. Probes are our own
-//!   and tell a host no name that it was not asked about before; what a redirect leads to is no part of the host.
+//!   and tell a host no name that nobody wants it asked about; what a redirect leads to is no part of the host.
 //! - Redirects are followed by our own loop, so that each hop gets the credentials that belong to it: those of the
 //!   source while scheme, host and port stay the same, and none ever after they changed once. Otherwise an upstream could
 //!   redirect to another host of the settings and have us fetch from it what only we may see.

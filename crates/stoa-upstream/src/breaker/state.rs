@@ -11,6 +11,9 @@
 //! it: nothing but the module's own requests would meet anything. That a host answered others in the second half of a
 //! request's wait is evidence against that request, so that its silence counts for nothing.
 //!
+//! "One of these again" gives way to what was refused meanwhile, so that a few modules that always fail cannot keep a host
+//! closed to all others. It is asked where its client wanted it asked.
+//!
 //! Half-open: one probe at a time. The probes are our own, so that no client pays for them, as long as somebody wants the
 //! host; when nobody did for ten minutes they end, and the next request is the probe, for which others wait.
 
@@ -148,7 +151,10 @@ struct Open<Q> {
     failed: Instant,
     /// Of the last request that was refused.
     wanted: Instant,
-    questions: Vec<Q>,
+    /// Those that met it.
+    questions: Vec<(String, Q)>,
+    /// Refused since, of other modules; the last few.
+    refused: Vec<(String, Q)>,
     probes: usize,
     pauses: ExponentialBackoff,
     turn: Turn,
@@ -231,6 +237,20 @@ impl<Q: Clone> State<Q> {
         }
     }
 
+    /// A request was refused, which may be the next probe's question.
+    pub(crate) fn refused(&mut self, now: Instant, about: &str, question: impl FnOnce() -> Q) {
+        let Some(open) = &mut self.open else { return };
+        open.wanted = now;
+        let is_known = |kept: &[(String, Q)]| kept.iter().any(|(known, _)| known == about);
+        if open.cause.asks_neutral() || is_known(&open.questions) || is_known(&open.refused) {
+            return;
+        }
+        if open.refused.len() == DIFFERENT {
+            open.refused.remove(0);
+        }
+        open.refused.push((about.to_owned(), question()));
+    }
+
     /// Also the answer to a request that was under way when the breaker opened counts.
     pub(crate) fn answered(&mut self, now: Instant) -> Change {
         self.last_answer = Some(now);
@@ -280,7 +300,9 @@ impl<Q: Clone> State<Q> {
                 let is_new = !std::mem::replace(&mut self.is_confirming, true);
                 if is_new { Change::Confirm } else { Change::None }
             }
-            Sign::Unreachable => self.open(now, Cause::Unreachable, vec![question], reason),
+            Sign::Unreachable => {
+                self.open(now, Cause::Unreachable, vec![(about, question)], reason)
+            }
             Sign::Silence if !self.is_quiet(now, began) => Change::None,
             Sign::Silence => {
                 insert(&mut self.silent, about, question);
@@ -293,7 +315,7 @@ impl<Q: Clone> State<Q> {
                 }
                 let detail =
                     format!("{} failures in a row, the last: {}", self.failing_run, reason.detail);
-                let questions = self.failing.drain(..).map(|(_, question)| question).collect();
+                let questions = std::mem::take(&mut self.failing);
                 self.open(now, Cause::Failing, questions, Reason { detail, ..reason })
             }
         }
@@ -305,7 +327,7 @@ impl<Q: Clone> State<Q> {
     }
 
     fn judge_silence(&mut self, now: Instant, reason: &Reason) -> Change {
-        let questions = || self.silent.iter().map(|(_, question)| question.clone()).collect();
+        let questions = || self.silent.clone();
         let (stage, said) = (reason.stage, &reason.detail);
         if self.is_mute {
             let detail = format!("no answer to anything ({said})");
@@ -318,7 +340,13 @@ impl<Q: Clone> State<Q> {
         }
     }
 
-    fn open(&mut self, now: Instant, cause: Cause, questions: Vec<Q>, reason: Reason) -> Change {
+    fn open(
+        &mut self,
+        now: Instant,
+        cause: Cause,
+        questions: Vec<(String, Q)>,
+        reason: Reason,
+    ) -> Change {
         let (first, longest) = (FIRST_PAUSE.min(self.longest_pause), self.longest_pause);
         let mut pauses = ExponentialBuilder::new()
             // The jitter is up to as much again.
@@ -337,6 +365,7 @@ impl<Q: Clone> State<Q> {
             failed: now,
             wanted: now,
             questions,
+            refused: Vec::new(),
             probes: 0,
             pauses,
             turn: Turn::Pause(now + pause),
@@ -390,7 +419,9 @@ impl<Q: Clone> State<Q> {
                 self.is_mute = false;
                 Change::None
             }
-            Sign::Unreachable => self.open(now, Cause::Unreachable, vec![asked], reason),
+            Sign::Unreachable => {
+                self.open(now, Cause::Unreachable, vec![(String::new(), asked)], reason)
+            }
             Sign::Silence => {
                 self.is_mute = true;
                 if self.silent.is_empty() { Change::None } else { self.judge_silence(now, &reason) }
@@ -413,7 +444,10 @@ impl<Q: Clone> State<Q> {
     pub(crate) fn begin_probe(&mut self, opening: u64) -> Option<(Q, bool)> {
         let is_this = self.openings == opening;
         let open = self.open.as_mut().filter(|_| is_this)?;
-        let question = open.questions.get(open.probes % open.questions.len().max(1))?.clone();
+        let (_, question) = match open.refused.pop() {
+            Some(refused) => refused,
+            None => open.questions.get(open.probes % open.questions.len().max(1))?.clone(),
+        };
         open.probes += 1;
         open.turn = Turn::Probe;
         Some((question, open.cause.asks_neutral()))

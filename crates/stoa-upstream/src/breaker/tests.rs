@@ -63,12 +63,16 @@ fn dormant() -> Arc<Circuit> {
     circuit
 }
 
-fn gone(at: &Source) -> Failed<Question> {
+fn base(at: &Source) -> &Base {
     let Source::Http(base) = at else { panic!("{at}") };
+    base
+}
+
+fn gone(at: &Source) -> Failed<Question> {
     Failed {
         sign: Sign::Unreachable,
         about: "m".to_owned(),
-        question: Question { base: base.clone(), path: "m/@v/list".to_owned() },
+        question: Question { base: base(at).clone(), path: "m/@v/list".to_owned() },
         began: Instant::now(),
         reason: Reason { stage: Stage::Connect, detail: "connect: refused".to_owned() },
     }
@@ -77,39 +81,43 @@ fn gone(at: &Source) -> Failed<Question> {
 #[tokio::test]
 async fn after_a_silence_of_clients_the_first_is_the_probe_and_others_wait_for_it() {
     let ample = || Budget::new(Duration::from_secs(10));
+    let at = source("https://a.test");
     let circuit = dormant();
     assert!(tokio::time::timeout(Duration::ZERO, circuit.refusing()).await.is_err());
-    let trial = circuit.enter(&mut ample()).await.unwrap();
+    let trial = circuit.enter(base(&at), "m", &mut ample()).await.unwrap();
     assert!(trial.is_some());
     let mut budget = ample();
-    let mut second = pin!(circuit.enter(&mut budget));
+    let mut second = pin!(circuit.enter(base(&at), "m", &mut budget));
     assert!(tokio::time::timeout(Duration::ZERO, second.as_mut()).await.is_err());
     circuit.answered();
     assert!(second.await.unwrap().is_none());
 
     // It fails.
     let circuit = dormant();
-    let _trial = circuit.enter(&mut ample()).await.unwrap();
+    let _trial = circuit.enter(base(&at), "m", &mut ample()).await.unwrap();
     let mut budget = ample();
-    let mut second = pin!(circuit.enter(&mut budget));
+    let mut second = pin!(circuit.enter(base(&at), "m", &mut budget));
     assert!(tokio::time::timeout(Duration::ZERO, second.as_mut()).await.is_err());
-    let change = circuit.failed(gone(&source("https://a.test")), true);
+    let change = circuit.failed(gone(&at), true);
     assert_eq!(change, Change::StillOpen(1));
     let refusal = second.await.unwrap_err();
     assert!(refusal.words().starts_with("connect: refused "), "{}", refusal.words());
 
     // It goes away without a verdict: the next one is the probe.
     let circuit = dormant();
-    let trial = circuit.enter(&mut ample()).await.unwrap();
+    let trial = circuit.enter(base(&at), "m", &mut ample()).await.unwrap();
     let mut budget = ample();
-    let mut second = pin!(circuit.enter(&mut budget));
+    let mut second = pin!(circuit.enter(base(&at), "m", &mut budget));
     assert!(tokio::time::timeout(Duration::ZERO, second.as_mut()).await.is_err());
     drop(trial);
     assert!(second.await.unwrap().is_some());
 
     // It takes longer than another can wait.
     let circuit = dormant();
-    let _trial = circuit.enter(&mut ample()).await.unwrap();
-    let refusal = circuit.enter(&mut Budget::new(Duration::from_millis(1))).await.unwrap_err();
+    let _trial = circuit.enter(base(&at), "m", &mut ample()).await.unwrap();
+    let refusal = circuit
+        .enter(base(&at), "m", &mut Budget::new(Duration::from_millis(1)))
+        .await
+        .unwrap_err();
     assert!(refusal.words().ends_with("; it is being tried"), "{}", refusal.words());
 }

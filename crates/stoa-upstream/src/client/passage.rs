@@ -39,7 +39,8 @@ impl<'r> Passage<'r> {
     ) -> Result<Option<Self>, Failure> {
         let Source::Http(base) = source else { return Ok(None) };
         let Some(circuit) = client.circuits.of(source, used_for) else { return Ok(None) };
-        let trial = circuit.enter(waiting).await.map_err(|refusal| refusal.at(source))?;
+        let trial =
+            circuit.enter(base, path, waiting).await.map_err(|refusal| refusal.at(source))?;
         let began = Instant::now();
         Ok(Some(Self { client, circuit, base, path, used_for, trial, began }))
     }

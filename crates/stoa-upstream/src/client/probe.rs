@@ -2,7 +2,7 @@
 //! the client alive.
 //!
 //! What is asked tells nobody a name: it is the base address, `supported` or `latest` of the checksum database, or a
-//! request that was made at that very address before, with the credentials that belong there.
+//! request that a client wanted made at that very address, with the credentials that belong there.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};

@@ -281,6 +281,31 @@ fn when_nobody_asks_any_more_the_next_request_is_the_probe() {
 }
 
 #[test]
+fn what_is_refused_is_what_is_asked_next() {
+    let mut bench = Bench::new();
+    for about in ["a", "b", "c"] {
+        bench.fails(Sign::Silence, about);
+    }
+    for about in ["d", "a", "e", "d", "f", "g"] {
+        bench.state.refused(bench.now, about, || about);
+    }
+    let asked: Vec<_> = (0..5).map(|_| bench.probe(1, Sign::Silence).1).collect();
+    assert_eq!(asked, ["g", "f", "e", "a", "b"]);
+    bench.state.refused(bench.now, "d", || "d");
+    assert_eq!(bench.probe(1, Sign::Answer).1, "d");
+    assert!(!bench.is_open());
+
+    // It is somebody's wish, so probes go on.
+    let mut bench = Bench::new();
+    bench.fails(Sign::Unreachable, "a");
+    bench.after(KEEP_PROBING.as_secs());
+    bench.state.refused(bench.now, "b", || "b");
+    bench.after(1);
+    assert!(bench.state.next_probe(bench.now, 1).is_some());
+    assert!(bench.probe(1, Sign::Silence).2, "the neutral question tells no name");
+}
+
+#[test]
 fn the_reason_is_what_was_met_last() {
     let mut bench = Bench::new();
     for about in ["a", "b", "c"] {
