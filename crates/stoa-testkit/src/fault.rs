@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::gzip::gzip;
+use crate::gzip::{gzip, gzip_of_zeros};
 use crate::{Answer, Gate};
 
 /// What a [`FakeUpstream`](crate::FakeUpstream) does instead of answering honestly.
@@ -93,6 +93,17 @@ impl Fault {
     /// The same with a wrong checksum at the end.
     pub fn damaged_gzip() -> Fault {
         Fault::content(Content::Gzip { damaged: true })
+    }
+
+    /// Sends a gzip that unpacks to so many zeros, some 150 times its own size.
+    pub fn gzip_bomb(zeros: u64) -> Fault {
+        Fault::replace(gzip_of_zeros(zeros)).header("Content-Encoding", "gzip")
+    }
+
+    /// Sends the honest body, and says that it has another length: what is missing never comes, and what
+    /// is too much comes all the same.
+    pub fn content_length(length: usize) -> Fault {
+        Fault::content(Content::Honest).header("Content-Length", length.to_string())
     }
 
     /// Takes the request and says nothing, until the client leaves.

@@ -33,6 +33,7 @@ mod gzip;
 mod modules;
 mod pattern;
 mod sumdb;
+mod tls;
 mod upstream;
 mod wire;
 
@@ -42,6 +43,7 @@ pub use go::{Go, Output, require_go};
 pub use modules::{Modules, zip_of};
 pub use pattern::Pattern;
 pub use sumdb::{FakeSumdb, Misbehaviour};
+pub use tls::{Authority, Certificate, TlsFront};
 pub use upstream::FakeUpstream;
 pub use wire::{Answer, Request};
 

@@ -1,14 +1,23 @@
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 
 use crate::fault::Delivery;
 use crate::wire::{deliver, read_request};
 use crate::{Answer, FakeSumdb, Fault, Modules, PATIENCE, Pattern, Request};
+
+/// How long a connection must hang to show that a listener takes no more of them.
+const HANGS: Duration = Duration::from_millis(100);
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// A GOPROXY on 127.0.0.1 that serves [`Modules`], and does what [`Fault`]s say.
 #[derive(Debug)]
@@ -16,12 +25,23 @@ pub struct FakeUpstream {
     address: SocketAddr,
     shared: Arc<Shared>,
     running: Option<Running>,
+    /// Never listens; it keeps the port from everybody else while nothing is served there.
+    _port: TcpSocket,
 }
 
 #[derive(Debug)]
 struct Running {
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
+}
+
+/// What becomes of a connection to the address.
+#[derive(Debug, Clone, Copy)]
+enum Mode {
+    Served,
+    Refused,
+    /// No word comes back, not even a refusal.
+    Unanswered,
 }
 
 #[derive(Debug)]
@@ -46,13 +66,39 @@ impl FakeUpstream {
             log: watch::Sender::new(Vec::new()),
             connections: AtomicUsize::new(0),
         });
-        let (running, address) = listen((Ipv4Addr::LOCALHOST, 0).into(), shared.clone());
-        FakeUpstream { address, shared, running: Some(running) }
+        let port = bind((Ipv4Addr::LOCALHOST, 0).into()).expect("some port is free");
+        let address = port.local_addr().expect("a bound socket has an address");
+        let running = listen(address, Mode::Served, shared.clone());
+        FakeUpstream { address, shared, running: Some(running), _port: port }
     }
 
     /// Stops listening and drops every connection; until [`resume`](FakeUpstream::resume) a
     /// connection is refused.
+    #[track_caller]
     pub fn stop(&mut self) {
+        self.turn(Mode::Refused);
+    }
+
+    /// Drops every connection; until [`resume`](FakeUpstream::resume) an attempt at one gets no
+    /// answer at all, as from a host behind a firewall that drops packets.
+    #[track_caller]
+    pub fn mute(&mut self) {
+        self.turn(Mode::Unanswered);
+    }
+
+    /// Listens again, at the same address.
+    #[track_caller]
+    pub fn resume(&mut self) {
+        self.turn(Mode::Served);
+    }
+
+    #[track_caller]
+    fn turn(&mut self, mode: Mode) {
+        self.end();
+        self.running = Some(listen(self.address, mode, self.shared.clone()));
+    }
+
+    fn end(&mut self) {
         if let Some(Running { stop, thread }) = self.running.take() {
             // It may have ended by itself.
             _ = stop.send(());
@@ -60,14 +106,8 @@ impl FakeUpstream {
         }
     }
 
-    /// Listens again, at the same address.
-    #[track_caller]
-    pub fn resume(&mut self) {
-        self.stop();
-        self.running = Some(listen(self.address, self.shared.clone()).0);
-    }
-
-    /// Serves the database at `/sumdb/NAME/…`, in place of another of the same name.
+    /// Serves the database at `/sumdb/NAME/…`, in place of another of the same name. While it is the only one, also at
+    /// the root, as the database's own host does.
     pub fn with_sumdb(self, sumdb: &FakeSumdb) -> FakeUpstream {
         self.set_sumdb(sumdb);
         self
@@ -163,7 +203,7 @@ impl FakeUpstream {
 
 impl Drop for FakeUpstream {
     fn drop(&mut self) {
-        self.stop();
+        self.end();
     }
 }
 
@@ -200,6 +240,13 @@ impl Served {
             });
             return file.unwrap_or_else(|| Answer::not_found("unsupported checksum database"));
         }
+        // A database at its own address; no module's path begins so.
+        let file = request.path.trim_start_matches('/');
+        if matches!(file.split('/').next(), Some("supported" | "latest" | "lookup" | "tile"))
+            && let [sumdb] = &self.sumdbs[..]
+        {
+            return sumdb.answer(file);
+        }
         self.modules.answer(&request.path)
     }
 }
@@ -210,34 +257,66 @@ fn count(log: &[Request], pattern: &Pattern) -> usize {
 
 /// A thread that serves until it is told to stop. When it has ended, so has every connection.
 #[track_caller]
-fn listen(address: SocketAddr, shared: Arc<Shared>) -> (Running, SocketAddr) {
+fn listen(address: SocketAddr, mode: Mode, shared: Arc<Shared>) -> Running {
     let (stop, stopped) = oneshot::channel();
-    let (bound, address_bound) = mpsc::channel();
+    let (ready, is_ready) = mpsc::channel();
     let thread = thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .expect("a runtime needs only a few file descriptors");
         runtime.block_on(async {
-            let listener = match TcpListener::bind(address).await {
-                Ok(listener) => listener,
-                Err(error) => {
-                    _ = bound.send(Err(error));
-                    return;
-                }
-            };
-            _ = bound.send(listener.local_addr());
-            tokio::select! {
-                () = accept(listener, shared) => {}
-                _ = stopped => {}
+            let door = Door::at(address, mode).await;
+            _ = ready.send(door.as_ref().map(|_| ()).map_err(ToString::to_string));
+            match door {
+                Ok(Door::Open(listener)) => tokio::select! {
+                    () = accept(listener, shared) => {}
+                    _ = stopped => {}
+                },
+                Ok(Door::Shut | Door::Full(..)) => _ = stopped.await,
+                Err(_) => {}
             }
         });
     });
-    let address = address_bound
+    is_ready
         .recv()
-        .expect("the thread tells where it listens")
+        .expect("the thread tells whether it listens")
         .unwrap_or_else(|error| panic!("cannot listen on {address}: {error}"));
-    (Running { stop, thread }, address)
+    Running { stop, thread }
+}
+
+/// What a connection meets.
+enum Door {
+    Open(TcpListener),
+    /// Nobody listens.
+    Shut,
+    /// A queue without room, and the connections that fill it.
+    Full(#[expect(dead_code)] TcpListener, #[expect(dead_code)] Vec<TcpStream>),
+}
+
+impl Door {
+    async fn at(address: SocketAddr, mode: Mode) -> io::Result<Door> {
+        Ok(match mode {
+            Mode::Served => Door::Open(bind(address)?.listen(BACKLOG)?),
+            Mode::Refused => Door::Shut,
+            Mode::Unanswered => {
+                let listener = bind(address)?.listen(0)?;
+                let mut waiting = Vec::new();
+                while let Ok(connected) = timeout(HANGS, TcpStream::connect(address)).await {
+                    waiting.push(connected?);
+                }
+                Door::Full(listener, waiting)
+            }
+        })
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    // Others of ours may be bound there, of which none listens.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
@@ -251,6 +330,13 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     // Small pieces are meant to arrive as they are sent.
     _ = stream.set_nodelay(true);
     let mut buffer = Vec::new();
+    if speaks_tls(&stream).await {
+        // As Go's server says it.
+        let words =
+            b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTPS request to an HTTP server.\n";
+        _ = stream.write_all(words).await;
+        return;
+    }
     while let Some(request) = read_request(&mut stream, &mut buffer, connection).await {
         // In this order: what a test changes once it has seen the request does not change its answer.
         let (answer, delivery) = shared.answer(&request);
@@ -260,6 +346,12 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
             Ok(false) | Err(_) => return,
         }
     }
+}
+
+/// Whether the first byte is that of a handshake.
+async fn speaks_tls(stream: &TcpStream) -> bool {
+    let mut first = [0];
+    matches!(stream.peek(&mut first).await, Ok(1)) && first == [22]
 }
 
 #[cfg(test)]

@@ -74,6 +74,10 @@ async fn each_fault_is_seen_on_the_wire() {
     check(&with(Fault::replace("junk")).await, &format!("{HEAD}Content-Length: 4\r\n\r\njunk"));
     check(&with(Fault::truncate(3)).await, &format!("{HEAD}Content-Length: 7\r\n\r\nv1."));
     check(&with(Fault::truncate(99)).await, &whole);
+    check(
+        &with(Fault::content_length(3)).await,
+        &format!("{HEAD}Content-Length: 3\r\n\r\nv1.0.0\n"),
+    );
     check(&with(Fault::close()).await, "");
     check(
         &with(Fault::chunked()).await,
@@ -216,6 +220,11 @@ async fn it_can_go_and_come_back() {
     assert!(get(&upstream, LIST).await.0.ends_with("v1.0.0\nv1.1.0\n"));
     upstream.replace_modules(Modules::default());
     assert_eq!(get(&upstream, LIST).await.0[9..12], *"404");
+    upstream.mute();
+    let connecting = TcpStream::connect(upstream.address());
+    assert!(tokio::time::timeout(Duration::from_millis(300), connecting).await.is_err());
+    upstream.resume();
+    assert_eq!(get(&upstream, LIST).await.0[9..12], *"404");
 }
 
 #[tokio::test]
@@ -234,4 +243,7 @@ async fn databases_are_served_by_name() {
     assert_ne!(expected_of_fork, expected);
     assert!(get(&upstream, &lookup).await.0.ends_with(&expected_of_fork));
     assert_eq!(upstream.sumdb_url(&sumdb), format!("{}{path}", upstream.url()));
+    // And as the database itself.
+    let own = get(&upstream, "/lookup/ex.com/hello@v1.0.0").await.0;
+    assert!(own.ends_with(&expected_of_fork), "{own}");
 }

@@ -1,0 +1,152 @@
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
+
+use crate::FakeUpstream;
+
+/// An authority for tests, which signs what a [`TlsFront`] shows.
+#[derive(Debug)]
+pub struct Authority {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// What a [`TlsFront`] shows to its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Certificate {
+    /// For `localhost` and 127.0.0.1.
+    Good,
+    /// By nobody's word but its own.
+    SelfSigned,
+    Expired,
+    /// For a name that is not the host's.
+    OtherName,
+}
+
+impl Authority {
+    #[expect(clippy::new_without_default, reason = "each is another authority")]
+    pub fn new() -> Authority {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let mut params = params(&[]);
+        // Two authorities of one name would be mistaken for each other.
+        let name = format!("authority {}", MADE.fetch_add(1, Ordering::Relaxed));
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = key();
+        let pem = params.self_signed(&key).expect("a certificate can be signed").pem();
+        Authority { pem, issuer: Issuer::new(params, key) }
+    }
+
+    /// Its own certificate, for a file of trusted authorities.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    fn acceptor(&self, kind: Certificate) -> TlsAcceptor {
+        let mut params = params(match kind {
+            Certificate::OtherName => &["elsewhere.example"],
+            _ => &["localhost", "127.0.0.1"],
+        });
+        if kind == Certificate::Expired {
+            params.not_before = date_time_ymd(2001, 1, 1);
+            params.not_after = date_time_ymd(2002, 1, 1);
+        }
+        let key = key();
+        let certificate = match kind {
+            Certificate::SelfSigned => params.self_signed(&key),
+            _ => params.signed_by(&key, &self.issuer),
+        };
+        let certificate = certificate.expect("a certificate can be signed");
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let chain: Vec<CertificateDer<'static>> = vec![certificate.der().clone()];
+        let mut config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("the key is the certificate's");
+        // The upstream behind it speaks nothing else.
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        TlsAcceptor::from(Arc::new(config))
+    }
+}
+
+fn params(names: &[&str]) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    CertificateParams::new(names).expect("the names are plain")
+}
+
+fn key() -> KeyPair {
+    KeyPair::generate().expect("the system has randomness")
+}
+
+/// TLS before a [`FakeUpstream`]: what arrives here is decrypted and passed on to it, and what it says comes back.
+#[derive(Debug)]
+pub struct TlsFront {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl TlsFront {
+    #[track_caller]
+    pub fn start(upstream: &FakeUpstream, authority: &Authority, kind: Certificate) -> TlsFront {
+        let (acceptor, behind) = (authority.acceptor(kind), upstream.address());
+        let (stop, stopped) = oneshot::channel();
+        let (bound, address_bound) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime needs only a few file descriptors");
+            runtime.block_on(async {
+                let any_port = (Ipv4Addr::LOCALHOST, 0);
+                let listener = TcpListener::bind(any_port).await.expect("some port is free");
+                _ = bound.send(listener.local_addr().expect("a listener has an address"));
+                tokio::select! {
+                    () = accept(listener, acceptor, behind) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        let address = address_bound.recv().expect("the thread tells where it listens");
+        TlsFront { address, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The text for GOPROXY.
+    pub fn url(&self) -> String {
+        format!("https://localhost:{}", self.address.port())
+    }
+}
+
+impl Drop for TlsFront {
+    fn drop(&mut self) {
+        // Dropping the sender stops the thread.
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            _ = thread.join();
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, behind: SocketAddr) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let acceptor = acceptor.clone();
+        tokio::spawn(async move {
+            // A client that does not trust us leaves in the middle of the handshake.
+            let Ok(mut outside) = acceptor.accept(stream).await else { return };
+            let Ok(mut inside) = TcpStream::connect(behind).await else { return };
+            // However it ends, both sides see that it has.
+            _ = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
+        });
+    }
+}
