@@ -83,28 +83,23 @@ impl Database {
         via: &str,
         tile: Tile,
     ) -> Result<Bytes, Failure> {
-        match self.get(road, &tile.path(), bound, via).await {
-            // A database may drop a partial tile once the full one exists.
-            Err(failure)
-                if failure.class == ErrorClass::NotFound
-                    && !tile.is_full()
-                    && tile.level != TileLevel::Data =>
-            {
-                let full = self.get(road, &tile.full().path(), bound, via).await?;
-                cut(&full, tile).ok_or_else(|| {
-                    road.failure(
-                        ErrorClass::Corrupt,
-                        format!("{} is too short", tile.full().path()),
-                    )
+        let mut read = self.get(road, &tile.path(), bound, via).await;
+        // A database may drop a partial tile once the full one exists.
+        if !tile.is_full() && tile.level != TileLevel::Data && is_absent(&read) {
+            let full = tile.full();
+            read = self.get(road, &full.path(), bound, via).await.and_then(|body| {
+                cut(&body, tile).ok_or_else(|| {
+                    road.failure(ErrorClass::Corrupt, format!("{} is too short", full.path()))
                 })
-            }
-            Err(mut failure) if failure.class == ErrorClass::NotFound => {
-                // Only the absence of a record may look like "no record".
-                failure.class = ErrorClass::Corrupt;
-                Err(failure)
-            }
-            other => other,
+            });
         }
+        read.map_err(|mut failure| {
+            // Only the absence of a record may look like "no record".
+            if failure.class == ErrorClass::NotFound {
+                failure.class = ErrorClass::Corrupt;
+            }
+            failure
+        })
     }
 
     pub(super) async fn stored_tiles(&self, tiles: &[Tile]) -> HashMap<Tile, Bytes> {
@@ -164,6 +159,10 @@ impl Database {
         }
         kept
     }
+}
+
+fn is_absent(read: &Result<Bytes, Failure>) -> bool {
+    matches!(read, Err(failure) if failure.class == ErrorClass::NotFound)
 }
 
 /// The first `tile.width` hashes of a wider tile; record data as it is.
