@@ -117,6 +117,17 @@ pub fn brief(setup: Setup) -> Setup {
         .env("STOA_SUMDB_TIMEOUT", "2s")
 }
 
+/// So many bytes that do not compress, always the same.
+pub fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as u8
+    })
+    .take(bytes)
+    .collect()
+}
+
 #[derive(Debug)]
 pub struct Reply {
     pub status: StatusCode,

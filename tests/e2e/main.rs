@@ -12,6 +12,7 @@ mod faults;
 mod fixtures;
 mod go;
 mod listen;
+mod matrix;
 mod metrics;
 mod nginx;
 mod offline;

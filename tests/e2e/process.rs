@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use stoa_testkit::{Fault, Gate};
 
-use crate::fixtures::{World, client, modules, raw};
+use crate::fixtures::{World, client, modules, noise, raw};
 use crate::stoa::Setup;
 
 fn stderr(output: &std::process::Output) -> String {
@@ -169,17 +169,9 @@ async fn less_than_a_request_does_not_hold_a_connection() {
 async fn a_slow_reader_that_reads_is_not_cut_off() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    // 6 MB that do not compress.
-    let mut state = 1_u64;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 33) as u8
-    })
-    .take(6 << 20)
-    .collect();
     let large = stoa_testkit::Modules::default().with(
         "ex.com/large@v1.0.0",
-        [("go.mod", b"module ex.com/large\n".to_vec()), ("noise", noise)],
+        [("go.mod", b"module ex.com/large\n".to_vec()), ("noise", noise(6 << 20))],
     );
     let upstream = stoa_testkit::FakeUpstream::start(large);
     let setup = Setup::new().goproxy(upstream.url()).env("STOA_SERVER_WRITE_TIMEOUT", "2s");

@@ -25,7 +25,21 @@ pub struct Setup {
 impl Setup {
     /// A fresh data directory; no upstream, no checksum database.
     pub fn new() -> Self {
-        let dir = Arc::new(tempfile::tempdir().expect("a temporary directory"));
+        Self::at(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    /// The same in memory where the system has a place for that, for tests that start hundreds of servers.
+    pub fn in_memory() -> Self {
+        let memory = Path::new("/dev/shm");
+        if memory.is_dir() {
+            Self::at(tempfile::tempdir_in(memory).expect("a temporary directory"))
+        } else {
+            Self::new()
+        }
+    }
+
+    fn at(dir: TempDir) -> Self {
+        let dir = Arc::new(dir);
         let mut env = BTreeMap::new();
         for (key, value) in [
             ("STOA_LISTEN", "127.0.0.1:0"),
