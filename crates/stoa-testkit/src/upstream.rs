@@ -3,7 +3,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -16,6 +16,8 @@ use crate::{Answer, FakeSumdb, Fault, Modules, PATIENCE, Pattern, Request};
 
 /// How long a connection must hang to show that a listener takes no more of them.
 const HANGS: Duration = Duration::from_millis(100);
+/// Until an address that is in use is tried again.
+const AGAIN: Duration = Duration::from_millis(10);
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
@@ -266,7 +268,13 @@ fn listen(address: SocketAddr, mode: Mode, shared: Arc<Shared>) -> Running {
             .build()
             .expect("a runtime needs only a few file descriptors");
         runtime.block_on(async {
-            let door = Door::at(address, mode).await;
+            let mut door = Door::at(address, mode).await;
+            let until = Instant::now() + PATIENCE;
+            // Seen on a loaded machine: what was there a moment ago is not quite gone yet.
+            while is_in_use(&door) && Instant::now() < until {
+                tokio::time::sleep(AGAIN).await;
+                door = Door::at(address, mode).await;
+            }
             _ = ready.send(door.as_ref().map(|_| ()).map_err(ToString::to_string));
             match door {
                 Ok(Door::Open(listener)) => tokio::select! {
@@ -309,6 +317,10 @@ impl Door {
             }
         })
     }
+}
+
+fn is_in_use(door: &io::Result<Door>) -> bool {
+    door.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
