@@ -70,7 +70,7 @@ impl Common {
 
 /// Servers at once: some where they work, many where they wait.
 const BUSY: usize = 12;
-const WAITING: usize = 64;
+const WAITING: usize = 48;
 
 /// Runs every case of the faults and tells of all that went wrong.
 async fn hold(at_once: usize, faults: &[Fault]) {

@@ -30,7 +30,7 @@ pub const DATABASE: Duration = Duration::from_secs(2);
 pub const TRIES: usize = 2;
 
 /// What everything that is not waiting may take on a machine with other things to do.
-const SLACK: Duration = Duration::from_secs(3);
+const SLACK: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Class {
