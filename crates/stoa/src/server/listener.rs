@@ -9,11 +9,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_send_buffer_size;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tracing::warn;
 
 /// Asked for; Linux takes twice as much, for its own book-keeping. In bytes.
 const SEND_BUFFER: usize = 256 << 10;
+/// Connections that may wait to be accepted; Linux takes no more than `net.core.somaxconn`, which is 4096 by default. One
+/// beyond it has its first packet dropped, and asks again only after a second: the runtime's own 128 are fewer than a
+/// build farm opens at once.
+const BACKLOG: u32 = 4096;
 /// How long somebody who listens at a socket may take to be noticed.
 const NOTICE: Duration = Duration::from_secs(1);
 
@@ -67,13 +71,28 @@ impl Drop for SocketFile {
     }
 }
 
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A server that starts again is not kept out by what is left of the old one's connections.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 impl Listener {
     /// Binds the first of these that can be bound.
     pub async fn bind_tcp(candidates: &[(&str, u16)]) -> io::Result<Self> {
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "it is no address");
         for candidate in candidates {
-            match TcpListener::bind(candidate).await {
-                Ok(listener) => return Ok(Self::Tcp(listener)),
+            match tokio::net::lookup_host(candidate).await {
+                Ok(addresses) => {
+                    for address in addresses {
+                        match listen(address) {
+                            Ok(listener) => return Ok(Self::Tcp(listener)),
+                            Err(error) => last = error,
+                        }
+                    }
+                }
                 Err(error) => last = error,
             }
         }
