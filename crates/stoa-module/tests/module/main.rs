@@ -7,6 +7,8 @@ mod hashes;
 #[cfg(test)]
 mod infos;
 #[cfg(test)]
+mod laws;
+#[cfg(test)]
 mod lists;
 #[cfg(test)]
 mod oracle;
