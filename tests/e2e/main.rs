@@ -7,10 +7,12 @@
 
 mod arrows;
 mod breakers;
+mod clients;
 mod deploy;
 mod faults;
 mod fixtures;
 mod go;
+mod go_classes;
 mod listen;
 mod matrix;
 mod metrics;

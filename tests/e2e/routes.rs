@@ -6,7 +6,7 @@ use stoa_testkit::{FakeUpstream, Fault, Gate, Modules};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::fixtures::{World, modules};
+use crate::fixtures::{World, modules, noise};
 use crate::stoa::{Setup, Stoa};
 
 const ZIP: &str = "ex.com/lib/@v/v1.0.0.zip";
@@ -142,18 +142,6 @@ async fn logged(stoa: &Stoa, words: &str) -> String {
     };
     let found = tokio::time::timeout(Duration::from_secs(10), found).await;
     found.unwrap_or_else(|_| panic!("{words:?} is not in the log"))
-}
-
-/// Bytes that no compression makes smaller.
-pub fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    std::iter::repeat_with(next).flatten().take(len).collect()
 }
 
 #[tokio::test]

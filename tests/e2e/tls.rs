@@ -13,9 +13,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::fixtures::{BASE, World, modules};
+use crate::fixtures::{BASE, World, modules, noise};
 use crate::listen::logged;
-use crate::routes::noise;
 use crate::stoa::{Setup, Stoa};
 
 const ZIP: &str = "ex.com/lib/@v/v1.0.0.zip";
