@@ -351,3 +351,23 @@ async fn a_query_that_reads_like_a_file_does_not_hide_it() {
     stoa.get("ex.com/lib/@v/v1.0.0%20.zip.info").await.refused(404, "not found");
     stoa.get(&format!("{BASE}.zip")).await.ok();
 }
+
+/// What an upstream sends beyond the length it has announced is a whole answer in itself; it must not become the one to
+/// whatever is asked next over the same connection.
+#[tokio::test]
+async fn what_is_too_much_is_not_the_next_answer() {
+    let world = World::new();
+    let list = "v1.0.0\nv1.1.0\n";
+    let evil = r#"{"Version":"v1.0.0","Time":"1999-01-01T00:00:00Z"}"#;
+    let poison = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{evil}", evil.len());
+    let lie =
+        Fault::replace(format!("{list}{poison}")).header("Content-Length", list.len().to_string());
+    world.upstream.fault("*/list", lie);
+    let setup = world.setup().env("STOA_CACHE_LIST_TTL", "0s");
+    let stoa = setup.start();
+    for version in ["v1.0.0", "v1.1.0", "v1.2.0-rc.1"] {
+        assert!(stoa.get("ex.com/lib/@v/list").await.text().starts_with(list));
+        let info = stoa.get(&format!("ex.com/lib/@v/{version}.info")).await;
+        assert_eq!(info.text(), modules().info(&format!("ex.com/lib@{version}")));
+    }
+}

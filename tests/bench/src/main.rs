@@ -144,6 +144,7 @@ async fn run(arguments: &Arguments, data: &Arc<Data>) -> anyhow::Result<Report> 
         measure::figures("stoa", &stoa, data, &upstream, &passes).await?,
     ));
     let counts = measure::upstream_requests(&stoa, data, &upstream, &passes).await?;
+    let hits = measure::hits_under_misses(&stoa, data, &upstream, &passes).await?;
     for (name, kind) in peers {
         // A peer that fails is reported; it is not what this run is about.
         match measure::figures(&name, &kind, data, &upstream, &passes).await {
@@ -151,5 +152,11 @@ async fn run(arguments: &Arguments, data: &Arc<Data>) -> anyhow::Result<Report> 
             Err(error) => println!("{name}: left out: {error:#}"),
         }
     }
-    Ok(Report { data: format!("{}: {}", data.name(), data.summary()), passes, servers, counts })
+    Ok(Report {
+        data: format!("{}: {}", data.name(), data.summary()),
+        passes,
+        servers,
+        counts,
+        hits,
+    })
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use hyper::StatusCode;
 
 use crate::data::Data;
@@ -13,6 +13,17 @@ use crate::upstream::{Asked, Upstream};
 
 /// How many ask for the same cold zip at once.
 pub(crate) const CROWD: usize = 64;
+
+/// How many cold misses hang while hits are measured, and over how many connections those come: few, so that it is the
+/// server's time that is measured and not the queue of a machine that is busy.
+pub(crate) const MISSES: usize = 200;
+pub(crate) const HITS_AT_ONCE: usize = 2;
+
+/// Fetches under way at one source, by default; the other misses wait for their turn.
+const PLACES: u64 = 64;
+
+/// A path of modules that hang, below which nothing else is.
+const HANGING: &str = "/hanging.example/";
 
 /// For what a server does by itself after it was asked: it cannot be awaited from outside.
 const AFTERWARDS: Duration = Duration::from_secs(1);
@@ -138,4 +149,55 @@ pub(crate) async fn upstream_requests(
     }
     let crowd_requests = upstream.asked().await?.of(zip);
     Ok(Counts { go_mods: pass.ok, zips, crowd, crowd_requests })
+}
+
+/// Warm passes while so many misses wait for an upstream that says nothing.
+#[derive(Debug)]
+pub(crate) struct Hits {
+    /// Of the misses, those that still hung at the end.
+    pub(crate) hanging: usize,
+    pub(crate) small: Pass,
+    pub(crate) zips: Pass,
+}
+
+pub(crate) async fn hits_under_misses(
+    kind: &Kind,
+    data: &Arc<Data>,
+    upstream: &Upstream,
+    passes: &Passes,
+) -> anyhow::Result<Hits> {
+    let server = Server::start(kind, upstream.url()).await?;
+    println!("stoa: hits over {HITS_AT_ONCE} connections while {MISSES} misses hang");
+    let all: Arc<[String]> = data.paths.clone().into();
+    load::pass(server.url(), all, passes.connections, Until::Once, None).await?;
+    // What is fetched behind a zip is not to be part of the measurement.
+    tokio::time::sleep(AFTERWARDS).await;
+    upstream.forget().await?;
+    upstream.hold(HANGING).await?;
+    let misses: Vec<_> = (0..MISSES)
+        .map(|n| {
+            let file = ["v1.0.0.info", "v1.0.0.mod", "v1.0.0.zip", "list"][n % 4];
+            let (url, path) = (server.url().to_owned(), format!("{HANGING}m{n}/@v/{file}"));
+            tokio::spawn(async move { load::get(&url, &path).await })
+        })
+        .collect();
+    let hang = async {
+        while upstream.asked().await?.below(HANGING) < PLACES {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(AFTERWARDS * 10, hang).await.context("the misses do not hang")??;
+    let until = Until::Over(passes.warm);
+    let pass = async |paths: Vec<String>| {
+        load::pass(server.url(), paths.into(), HITS_AT_ONCE, until, None).await
+    };
+    let small = pass(data.small().cloned().collect()).await?;
+    let zips = pass(data.zips().cloned().collect()).await?;
+    let hanging = misses.iter().filter(|miss| !miss.is_finished()).count();
+    upstream.release().await?;
+    for miss in misses {
+        miss.await??;
+    }
+    Ok(Hits { hanging, small, zips })
 }

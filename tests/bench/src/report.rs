@@ -3,11 +3,14 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::measure::{CROWD, Counts, Figures, Measured, Passes};
+use crate::load::Pass;
+use crate::measure::{CROWD, Counts, Figures, HITS_AT_ONCE, Hits, MISSES, Measured, Passes};
 
 /// MiB that stoa may hold at rest, and at most while clients pull all modules cold and warm.
 const IDLE: f64 = 25.0;
 const PEAK: f64 = 100.0;
+/// What 99 of 100 hits may take while misses hang.
+const HIT: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -16,6 +19,7 @@ pub(crate) struct Report {
     /// Stoa is the first.
     pub(crate) servers: Vec<(String, Figures)>,
     pub(crate) counts: Counts,
+    pub(crate) hits: Hits,
 }
 
 /// One of the warm passes.
@@ -61,6 +65,24 @@ impl Report {
             crowd_requests == 1 && crowd == CROWD as u64,
         );
         promise(format!("no .zip fetched for {go_mods} .mod: {zips}"), zips == 0 && go_mods > 0);
+        let Hits { hanging, small, zips } = &self.hits;
+        let times = |pass: &Pass| {
+            let at = |percent| milliseconds(pass.percentile(percent));
+            format!("p50 {:.2} ms, p99 {:.2} ms", at(50), at(99))
+        };
+        promise(
+            format!(
+                "a hit in less than {} ms while {MISSES} cold misses hang ({hanging} to the end; \
+                 {HITS_AT_ONCE} connections): small {}, zips {}",
+                HIT.as_millis(),
+                times(small),
+                times(zips)
+            ),
+            *hanging == MISSES
+                && [small, zips]
+                    .iter()
+                    .all(|it| it.failed == 0 && it.ok > 0 && it.percentile(99) < HIT),
+        );
         promises
     }
 

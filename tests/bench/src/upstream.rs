@@ -49,6 +49,11 @@ impl Asked {
         self.requests.get(&decoded(path)).copied().unwrap_or(0)
     }
 
+    /// Of everything below a path that ends with `/`.
+    pub(crate) fn below(&self, path: &str) -> u64 {
+        self.requests.iter().filter(|(asked, _)| asked.starts_with(path)).map(|it| it.1).sum()
+    }
+
     pub(crate) fn zips(&self) -> u64 {
         self.requests.iter().filter(|(path, _)| is_zip(path)).map(|it| it.1).sum()
     }
@@ -102,7 +107,8 @@ impl Upstream {
         self.control("forget").await.map(drop)
     }
 
-    /// From now on what is asked for at the path waits for [`release`](Upstream::release).
+    /// From now on what is asked for at the path, or below one that ends with `/`, waits for
+    /// [`release`](Upstream::release).
     pub(crate) async fn hold(&self, path: &str) -> anyhow::Result<()> {
         self.control(&format!("hold{path}")).await.map(drop)
     }
@@ -178,7 +184,12 @@ impl Shared {
         self.count(|asked| *asked.0.entry(name.clone()).or_default() += 1);
         let mut held = self.held.subscribe();
         // The sender lives as long as this does.
-        _ = held.wait_for(|held| held.as_ref() != Some(&name)).await;
+        let is_held = |held: &Option<String>| {
+            held.as_ref().is_some_and(|held| {
+                *held == name || (held.ends_with('/') && name.starts_with(held.as_str()))
+            })
+        };
+        _ = held.wait_for(|held| !is_held(held)).await;
         if let Some(body) = self.read(path).await {
             return response(StatusCode::OK, content_type(path), body);
         }
