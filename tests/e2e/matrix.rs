@@ -9,7 +9,7 @@ mod fault;
 mod rule;
 mod target;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use futures_util::StreamExt as _;
 use stoa_testkit::{Authority, Certificate, FakeSumdb, FakeUpstream, Modules, TlsFront};
@@ -85,31 +85,39 @@ async fn hold(at_once: usize, faults: &[Fault]) {
         }
     }
     let number = cases.len();
+    let mut failed = run(at_once, cases).await;
+    // Where bounds are short, a machine with much else to do may miss one: such a case is run again, by itself.
+    let (waiting, mut wrong): (Vec<_>, Vec<_>) =
+        failed.drain(..).partition(|(case, _)| case.waits());
+    let again: Vec<_> = waiting.into_iter().map(|(case, _)| case).collect();
+    if !again.is_empty() {
+        eprintln!("{} of {number} cases are run again", again.len());
+    }
+    wrong.extend(run(1, again).await);
+    let wrong: Vec<String> = wrong
+        .iter()
+        .flat_map(|(case, problems)| problems.iter().map(move |it| format!("{case}: {it}")))
+        .collect();
+    assert!(wrong.is_empty(), "{} problems in {number} cases:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// The cases that went wrong, each with its problems.
+async fn run(at_once: usize, cases: Vec<Case>) -> Vec<(Case, Vec<String>)> {
     let common = Common::shared();
-    let failed: Vec<String> = futures_util::stream::iter(cases)
+    futures_util::stream::iter(cases)
         .map(|case| async move {
-            let case = Arc::new(case);
             // A task of its own, so that both threads of the runtime are used.
-            tokio::spawn({
-                let case = Arc::clone(&case);
+            let running = tokio::spawn({
+                let case = case.clone();
                 async move { case.run(common).await }
-            })
-            .await
-            .unwrap_or_else(|error| vec![error.to_string()])
-            .into_iter()
-            .map(move |problem| format!("{case}: {problem}"))
-            .collect::<Vec<_>>()
+            });
+            let problems = running.await.unwrap_or_else(|error| vec![error.to_string()]);
+            (case, problems)
         })
         .buffer_unordered(at_once)
-        .flat_map(futures_util::stream::iter)
+        .filter(|(_, problems)| std::future::ready(!problems.is_empty()))
         .collect()
-        .await;
-    assert!(
-        failed.is_empty(),
-        "{} problems in {number} cases:\n{}",
-        failed.len(),
-        failed.join("\n")
-    );
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

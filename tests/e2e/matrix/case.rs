@@ -70,23 +70,23 @@ impl World {
         };
         // Short where they are what ends the fault, and long where only an honest answer is waited for: this machine
         // may have other things to do.
-        let waits = !case.expected.not_before.is_zero();
         let millis = |bound: Duration| {
-            let bound = if waits { bound } else { LOST / 2 };
+            let bound = if case.waits() { bound } else { LOST / 2 };
             format!("{}ms", bound.as_millis())
         };
+        let connect = if case.fault == Fault::SilentAtConnect { rule::CONNECT } else { LOST / 2 };
         let alternative =
             if case.place == Place::BeforePipe { rule::ALTERNATIVE } else { LOST / 2 };
         let setup = Setup::in_memory()
             .goproxy(goproxy)
             .gosumdb(gosumdb)
             .env("STOA_UPSTREAM_CA_FILES", common.authority_file.path().display())
-            .env("STOA_UPSTREAM_CONNECT_TIMEOUT", millis(rule::CONNECT))
+            .env("STOA_UPSTREAM_CONNECT_TIMEOUT", millis(connect))
             .env("STOA_UPSTREAM_LIST_TIMEOUT", millis(rule::LIST))
             .env("STOA_UPSTREAM_FILE_TIMEOUT", millis(rule::FILE))
             .env("STOA_UPSTREAM_ALTERNATIVE_TIMEOUT", millis(alternative))
             .env("STOA_UPSTREAM_STALL_TIMEOUT", millis(rule::STALL))
-            .env("STOA_SUMDB_TIMEOUT", millis(rule::DATABASE))
+            .env("STOA_SUMDB_TIMEOUT", millis(rule::database_bound(case.place)))
             .env("STOA_UPSTREAM_TRIES", rule::TRIES)
             // What is absent is asked for again at once.
             .env("STOA_CACHE_NEGATIVE_TTL", "0s")
@@ -189,6 +189,11 @@ async fn ask(stoa: &Stoa, path: &str) -> Result<Reply, String> {
 }
 
 impl Case {
+    /// Whether it is a short bound that ends its fault.
+    pub fn waits(&self) -> bool {
+        !self.expected.not_before.is_zero()
+    }
+
     /// What is wrong, nothing if all is as it must be.
     pub async fn run(&self, common: &'static Common) -> Vec<String> {
         let prepared = {
