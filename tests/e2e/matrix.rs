@@ -77,7 +77,7 @@ async fn hold(at_once: usize, faults: &[Fault]) {
     let mut cases = Vec::new();
     for &fault in faults {
         for target in Target::ALL {
-            for place in [Place::BeforeComma, Place::BeforePipe, Place::Alone, Place::Database] {
+            for place in Place::ALL {
                 if let Some(expected) = rule::expected(fault, target, place) {
                     cases.push(Case { fault, target, place, expected });
                 }

@@ -50,8 +50,11 @@ pub struct World {
 
 impl World {
     fn new(case: &Case, common: &Common) -> Self {
-        let start = || FakeUpstream::start(common.modules.clone()).with_sumdb(&common.sumdb);
-        let (faulty, honest) = (start(), start());
+        let start = || FakeUpstream::start(common.modules.clone());
+        let (faulty, honest) = (start().with_sumdb(&common.sumdb), start());
+        if case.place != Place::Database {
+            honest.set_sumdb(&common.sumdb);
+        }
         let mut front = None;
         let url = match case.fault.certificate() {
             Some(kind) => {
@@ -66,7 +69,9 @@ impl World {
             Place::BeforeComma => (format!("{url},{}", honest.url()), key),
             Place::BeforePipe => (format!("{url}|{}", honest.url()), key),
             Place::Alone => (url, key),
-            Place::Database => (honest.url(), format!("{key} {url}/sumdb/{}", common.sumdb.name())),
+            Place::Database | Place::DatabaseFirst => {
+                (honest.url(), format!("{key} {url}/sumdb/{}", common.sumdb.name()))
+            }
         };
         // Short where they are what ends the fault, and long where only an honest answer is waited for: this machine
         // may have other things to do.
@@ -251,6 +256,7 @@ impl Case {
         let took = began.elapsed();
         let text = String::from_utf8_lossy(&reply.body).into_owned();
         if reply.status != status {
+            let text = if reply.status == 200 { "" } else { &text };
             wrong(format!("{} instead of {status}: {text}", reply.status));
         }
         if took < self.expected.not_before || took > self.expected.not_after {
@@ -292,9 +298,10 @@ impl Case {
         if world.faulty.count("/elsewhere") > 0 {
             wrong("the redirect was followed".to_owned());
         }
-        let at_other = if of_host { target.own_pattern() } else { target.pattern() };
+        let of_chain = of_host && !self.place.is_database();
+        let at_other = if of_chain { target.own_pattern() } else { target.pattern() };
         let other = world.honest.count(at_other);
-        let other_may_be_asked = other_asked || self.place == Place::Database;
+        let other_may_be_asked = other_asked || self.place.is_database();
         if (other_asked && other == 0) || (!other_may_be_asked && other > 0) {
             wrong(format!("the other source was asked {other} times"));
         }
@@ -304,7 +311,7 @@ impl Case {
         match &stored {
             _ if (status == 200) != stored.is_some() => wrong(format!("stored: {stored:?}")),
             Some(source) if !source.is_empty() => {
-                let other = (target.is_behind_a_file() && self.place == Place::Database)
+                let other = (target.is_behind_a_file() && self.place.is_database())
                     || (other_asked && (!target.is_behind_a_file() || of_host));
                 let from =
                     if other { world.honest.address().to_string() } else { world.faulty_name() };

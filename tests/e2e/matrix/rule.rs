@@ -15,8 +15,20 @@ pub enum Place {
     BeforePipe,
     /// `faulty` alone; the checksum database can be reached directly.
     Alone,
-    /// It is the checksum database, read by its own address; modules come from an honest source.
+    /// It is the checksum database, which GOSUMDB names by its address; modules come from an honest source, which does
+    /// not pass the database on.
     Database,
+    /// The same, and the source of the modules passes the database on.
+    DatabaseFirst,
+}
+
+impl Place {
+    pub const ALL: [Self; 5] =
+        [Self::BeforeComma, Self::BeforePipe, Self::Alone, Self::Database, Self::DatabaseFirst];
+
+    pub fn is_database(self) -> bool {
+        matches!(self, Self::Database | Self::DatabaseFirst)
+    }
 }
 
 /// The bounds of the servers under test.
@@ -73,7 +85,7 @@ pub fn expected(fault: Fault, target: Target, place: Place) -> Option<Expected> 
     if !fault.concerns(document) {
         return None;
     }
-    let at_database = place == Place::Database;
+    let at_database = place.is_database();
     // A database at its own address is not asked whether it passes itself on.
     if at_database
         && (document == Document::Supported
@@ -82,8 +94,8 @@ pub fn expected(fault: Fault, target: Target, place: Place) -> Option<Expected> 
         return None;
     }
     // One that fails for good in front of a comma fails as well alone.
-    let of_module =
-        !(target.is_of_database() || (target.is_behind_a_file() && !fault.is_of_host()));
+    let of_file = target.is_behind_a_file() && fault.is_of_host() && !at_database;
+    let of_module = of_file || !(target.is_of_database() || target.is_behind_a_file());
     let class = class(fault, document);
     // And a source without `@latest` is none that fails: its list says as much.
     if place == Place::Alone
@@ -114,7 +126,7 @@ pub fn expected(fault: Fault, target: Target, place: Place) -> Option<Expected> 
         let goes_on = match place {
             Place::BeforeComma => class == Class::NotFound,
             Place::BeforePipe => true,
-            Place::Alone | Place::Database => false,
+            Place::Alone | Place::Database | Place::DatabaseFirst => false,
         };
         expected.other_asked = goes_on;
         if !goes_on {
@@ -123,16 +135,21 @@ pub fn expected(fault: Fault, target: Target, place: Place) -> Option<Expected> 
         return Some(expected);
     }
     if at_database {
+        let is_absent = class == Class::NotFound && document == Document::Lookup;
+        if place == Place::DatabaseFirst && !is_absent {
+            expected.other_asked = true;
+            return Some(expected);
+        }
         // There is no other road to it, and nothing is handed out without its word.
         expected.status = match (class, document) {
             // Only a record that is not there may look like "no record".
             (Class::NotFound, Document::Tile) => 502,
             // That its door is shut says nothing about the module.
-            (Class::Denied, _) if !(target == Target::Tile) => 502,
+            (Class::Denied, _) if target != Target::Tile => 502,
             _ => status(class),
         };
         // The database itself says that there is no such record.
-        expected.remembered = expected.status == 404;
+        expected.remembered = is_absent;
         return Some(expected);
     }
     // What a road to the database brings proves itself, so any other road will do, whatever stands between them.
