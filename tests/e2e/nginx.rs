@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use stoa_testkit::{FakeUpstream, Modules, require_go};
 
-use crate::fixtures::{World, client};
+use crate::fixtures::{World, client, noise};
 use crate::listen::logged;
-use crate::routes::noise;
 use crate::stoa::{Setup, Stoa};
 
 /// nginx's program. Without one the test is skipped; with `STOA_REQUIRE_NGINX=1` it fails.
