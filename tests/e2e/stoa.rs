@@ -1,6 +1,7 @@
 //! Runs the real `stoa` binary on loopback, with a data directory of its own and nothing of this machine's settings.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::tmpfs::Tmpfs;
+
 /// Longest wait for anything the server does by itself.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -20,6 +23,7 @@ pub struct Setup {
     env: BTreeMap<String, String>,
     args: Vec<String>,
     dir: Arc<TempDir>,
+    tmpfs: Option<Arc<Tmpfs>>,
 }
 
 impl Setup {
@@ -51,7 +55,7 @@ impl Setup {
             env.insert(key.to_owned(), value.to_owned());
         }
         env.insert("HOME".to_owned(), dir.path().display().to_string());
-        Self { env, args: Vec::new(), dir }
+        Self { env, args: Vec::new(), dir, tmpfs: None }
     }
 
     /// Sets an environment variable of the server.
@@ -82,13 +86,28 @@ impl Setup {
         self.dir.path().join("data")
     }
 
+    /// With the data directory on a disk of that size; none where that cannot be, see [`Tmpfs`].
+    pub fn on_tmpfs(mut self, size: &str) -> Option<Self> {
+        fs_err::create_dir(self.data_dir()).expect("a fresh directory");
+        self.tmpfs = Some(Tmpfs::mount(&self.data_dir(), size)?);
+        Some(self)
+    }
+
+    pub fn tmpfs(&self) -> Arc<Tmpfs> {
+        Arc::clone(self.tmpfs.as_ref().expect("a setup on a tmpfs"))
+    }
+
     /// A place of this setup for other files.
     pub fn scratch(&self) -> &Path {
         self.dir.path()
     }
 
     pub fn command(&self, subcommand: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_stoa"));
+        let stoa = env!("CARGO_BIN_EXE_stoa");
+        let mut command = match &self.tmpfs {
+            Some(tmpfs) => tmpfs.enter(OsStr::new(stoa), self.dir.path()),
+            None => Command::new(stoa),
+        };
         command
             .args(subcommand)
             .args(&self.args)

@@ -11,7 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
-use stoa_store::Counts;
+use stoa_store::{Counts, SpoolCounts};
 use stoa_upstream::{BreakerState, BreakerStatus, HostCounters};
 
 use crate::http::App;
@@ -27,7 +27,10 @@ pub(super) struct Snapshot {
     stored: Option<Counts>,
     flights: [(&'static str, usize); 3],
     security_errors: u64,
+    conflicts: u64,
     memory_bytes: u64,
+    writable: bool,
+    spool: SpoolCounts,
     upstreams: Vec<HostCounters>,
     breakers: Vec<BreakerStatus>,
     process: Option<Process>,
@@ -41,7 +44,10 @@ impl Snapshot {
             stored: counting.await.ok().and_then(Result::ok),
             flights: app.mirror.flights(),
             security_errors: app.mirror.database().map_or(0, stoa_core::Database::security_errors),
+            conflicts: app.mirror.conflicts(),
             memory_bytes: app.mirror.store().memory_bytes(),
+            writable: app.mirror.store().trouble().is_none(),
+            spool: app.mirror.store().spool_counts(),
             upstreams: app.mirror.client().counters(),
             breakers: app.mirror.client().breakers(),
             process: Process::read().ok(),
@@ -61,6 +67,11 @@ impl Collector for Snapshot {
             "stoa_security_errors",
             "Times the checksum database contradicted itself",
             self.security_errors,
+        )?;
+        page.counter(
+            "stoa_content_conflicts",
+            "Times a source sent other content of a version than was first seen of it",
+            self.conflicts,
         )?;
         if let Some(stored) = &self.stored {
             page.gauge(
@@ -85,6 +96,27 @@ impl Collector for Snapshot {
             "Small files, records and answers in memory",
             &Unit::Bytes,
             self.memory_bytes,
+        )?;
+        page.gauge(
+            "stoa_disk_writable",
+            "0 while the disk does not take what is written",
+            i64::from(self.writable),
+        )?;
+        page.with_unit(
+            "stoa_spool",
+            "Memory of what is passed through while the disk cannot be written",
+            &Unit::Bytes,
+            self.spool.bytes,
+        )?;
+        page.counter(
+            "stoa_passed_through",
+            "Files handed out that the disk did not take",
+            self.spool.passed,
+        )?;
+        page.counter(
+            "stoa_passed_through_refused",
+            "Files that the disk did not take and memory had no room for",
+            self.spool.refused,
         )?;
         self.encode_upstreams(&mut page)?;
         if let Some(process) = &self.process {
