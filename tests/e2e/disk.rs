@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stoa_testkit::{FakeUpstream, Fault, Gate, Modules};
+use stoa_testkit::{FakeUpstream, Fault, Gate, Modules, require_go};
 
 use crate::fixtures::{BASE, World, bounded, client, modules};
+use crate::go::go;
 use crate::stoa::{Setup, Stoa};
 use crate::tmpfs::Tmpfs;
 
@@ -276,6 +277,47 @@ async fn a_server_starts_on_a_disk_that_it_cannot_write() {
     let stoa = setup.start();
     ready(&stoa, 200, "ready").await;
     assert!(stoa.get(&format!("{BASE}.zip")).await.ok() == stored);
+}
+
+/// The newest tree goes on in memory, and on disk only with the tiles that prove it, also those of what was proven before.
+#[tokio::test]
+async fn a_tree_that_grew_while_the_disk_was_full_is_proven_from_it_afterwards() {
+    if !require_go() {
+        return;
+    }
+    let Some((world, setup, disk)) = world_on("16m") else { return };
+    // Its record is at the tree's edge, where tiles are not full yet.
+    let late = noisy("ex.com/late", 100);
+    world.sumdb.append(&late);
+    world.upstream.publish(late);
+    let stoa = setup.start();
+    go(&world, &stoa.url).ok(["mod", "download", "ex.com/late@v1.0.0"]).await;
+    let latest = disk.path("cache/download/sumdb").join(world.sumdb.name()).join("latest");
+    let before = fs_err::read(&latest).unwrap();
+    disk.fill(0);
+    ready(&stoa, 503, "disk: ").await;
+    world.sumdb.append_filler(2000);
+    let lookup = format!("sumdb/{}/lookup/ex.com/lib@v1.0.0", world.sumdb.name());
+    let record = stoa.get(&lookup).await.ok();
+    assert!(fs_err::read(&latest).unwrap() == before, "the disk is as it was");
+    let told = stoa.get(&format!("sumdb/{}/latest", world.sumdb.name())).await.ok();
+    assert!(told == world.sumdb.signed_head(world.sumdb.size()).as_bytes(), "clients are told");
+
+    disk.free();
+    healed(&stoa).await;
+    assert_eq!(stoa.get(&lookup).await.ok(), record);
+    assert!(fs_err::read(&latest).unwrap() == told, "the disk has caught up");
+    for file in ["info", "mod", "zip"] {
+        stoa.get(&format!("{BASE}.{file}")).await.ok();
+    }
+    stoa.stop();
+    world.upstream.fault("*", Fault::status(500));
+    let offline = setup.offline().start();
+    let client = go(&world, &offline.url);
+    // With the record of the one it learns of the newest tree, in which it then wants the other proven.
+    for module in ["ex.com/lib@v1.0.0", "ex.com/late@v1.0.0"] {
+        client.ok(["mod", "download", module]).await;
+    }
 }
 
 /// To make room by hand: the files go, their records stay and say what may come back.

@@ -30,7 +30,7 @@ use crate::{
 /// Between two checks; tests wait for them.
 pub(crate) const CHECK: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1000 });
 /// Between two lines in the log.
-const REPEAT: Duration = Duration::from_mins(1);
+pub(crate) const REPEAT: Duration = Duration::from_mins(1);
 /// A full disk is not called usable before this much more than what did not fit is free.
 const SLACK: u64 = 64 << 10;
 /// The check needs no more room than this; otherwise one huge file would keep all small ones away.

@@ -2,12 +2,13 @@
 
 use std::{
     io::{self, Seek},
+    pin::pin,
     sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 
 use stoa_module::{Artifact, ModuleVersion};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use super::{Inner, Store, blocking};
@@ -17,8 +18,12 @@ use crate::{
     record::{ArtifactRecord, Sidecar},
     spool::{NoRoom, OpenFile, size},
     temporary::{Place, Temporary},
-    trouble::{CHECK, Fault, Trouble, free_bytes},
+    trouble::{CHECK, Fault, REPEAT, Trouble, free_bytes},
 };
+
+/// How long an empty file may take, and a commit of the largest body on a slow disk. A disk that hangs (a network's) fails.
+const TO_BEGIN: Duration = Duration::from_secs(10);
+const TO_COMMIT: Duration = Duration::from_mins(3);
 
 /// What became of a body.
 #[derive(Debug)]
@@ -49,11 +54,12 @@ impl Store {
                 let (file, path) = files.durable.new_temporary()?;
                 Ok(Temporary::on_disk(file, path))
             });
-            match made.await {
-                Err(Error::Io(error)) if let Some(fault) = Fault::of_temporary(&error) => {
+            match timeout(TO_BEGIN, made).await {
+                Ok(Err(Error::Io(error))) if let Some(fault) = Fault::of_temporary(&error) => {
                     self.begin_trouble(fault, &error.to_string(), 0);
                 }
-                other => return other,
+                Ok(other) => return other,
+                Err(_) => self.begin_trouble(Fault::Failing, &silence(TO_BEGIN), 0),
             }
         }
         self.in_memory(most, patience).await
@@ -135,7 +141,11 @@ impl Store {
                 }
             })
         };
-        let (error, file, is_safe) = match committed.await? {
+        let Ok(committed) = timeout(TO_COMMIT, committed).await else {
+            self.begin_trouble(Fault::Failing, &silence(TO_COMMIT), 0);
+            return Err(self.not_written());
+        };
+        let (error, file, is_safe) = match committed? {
             Ok(sidecar) => return Ok(Committed::Stored(sidecar)),
             Err((Error::Io(error), file, is_safe)) => (error, file, is_safe),
             Err((error, _, _)) => return Err(error),
@@ -248,26 +258,34 @@ impl Store {
     }
 }
 
+fn silence(waited: Duration) -> String {
+    format!("nothing was written within {} s", waited.as_secs())
+}
+
 /// Checks the disk until it can be written again or the store is gone.
 async fn watch(inner: Weak<Inner>) {
     loop {
         sleep(CHECK).await;
         let Some(inner) = inner.upgrade() else { return };
         let store = Store { inner };
-        let need = store.inner.health.need();
-        let checked = store.write(move |files| files.check_disk(need)).await;
-        match checked {
-            Ok(()) => return store.inner.health.heal(),
-            Err(Error::Closed) => return,
-            Err(error) => {
-                let fault = match &error {
-                    Error::Io(error) => Fault::of(error),
-                    _ => None,
-                };
-                let repeat = !store.inner.reads_only;
-                let fault = fault.unwrap_or(Fault::Failing);
-                store.inner.health.lasts(fault, &error.to_string(), repeat);
+        let (health, repeat) = (&store.inner.health, !store.inner.reads_only);
+        let need = health.need();
+        let mut check = pin!(store.write(move |files| files.check_disk(need)));
+        let checked = loop {
+            match timeout(REPEAT, &mut check).await {
+                Ok(checked) => break checked,
+                // One check that hangs is enough.
+                Err(_) => health.lasts(Fault::Failing, "a check does not end", repeat),
             }
+        };
+        match checked {
+            Ok(()) => return health.heal(),
+            Err(Error::Closed) => return,
+            Err(Error::Io(error)) => {
+                let fault = Fault::of(&error).unwrap_or(Fault::Failing);
+                health.lasts(fault, &error.to_string(), repeat);
+            }
+            Err(error) => health.lasts(Fault::Failing, &error.to_string(), repeat),
         }
     }
 }
