@@ -137,6 +137,7 @@ impl Files {
             let outdated = had.filter(|had| *had != to);
             sidecar.set(artifact, Some(record));
             let sidecar = self.replace_sidecar(module, &place, sidecar, Some((body, to)))?;
+            self.withheld.release(module, artifact);
             if let Some(file) = outdated {
                 remove_if_there(&file)?;
             }

@@ -25,6 +25,7 @@ use crate::{
     memory::{Memory, Remembered, SMALL},
     quarantine::Quarantine,
     record::{ArtifactRecord, Content, Sidecar, Stored},
+    reject::Withheld,
     trouble::Fault,
 };
 
@@ -37,6 +38,7 @@ pub(crate) struct Files {
     pub(crate) durable: Durable,
     pub(crate) quarantine: Quarantine,
     pub(crate) memory: Memory,
+    pub(crate) withheld: Withheld,
     /// Held while a sidecar is read, changed and replaced. Taken before a list lock, never after one.
     pub(crate) version_locks: Keyed<ModuleVersion, Mutex<()>>,
     /// Held while a `list` or `.ziphash` is changed.
@@ -60,6 +62,7 @@ impl Files {
             durable: Durable::new(layout.temporary()),
             quarantine: Quarantine::new(layout.quarantine(), quarantine_bytes),
             memory: Memory::new(memory_bytes),
+            withheld: Withheld::default(),
             version_locks: Keyed::new(),
             list_locks: Keyed::new(),
             agreed: AtomicBool::new(false),
@@ -100,8 +103,11 @@ impl Files {
     /// A hit that needs no file: the bytes are in memory. Never blocks.
     pub(crate) fn remembered(&self, module: &ModuleVersion, artifact: Artifact) -> Option<Stored> {
         let known = self.memory.versions.peek(module)?;
-        let record = known.sidecar.of(artifact)?.clone();
-        Some(Stored { record, content: Content::Memory(known.body(artifact)?) })
+        let content = Content::Memory(known.body(artifact)?);
+        if self.withheld.contains(module, artifact) {
+            return None;
+        }
+        Some(Stored { record: known.sidecar.of(artifact)?.clone(), content })
     }
 
     /// A hit, or `None`: no sidecar entry, or no file with the recorded size (or bytes, of a small one).
@@ -112,6 +118,9 @@ impl Files {
     ) -> Result<Option<Stored>, Error> {
         if let Some(stored) = self.remembered(module, artifact) {
             return Ok(Some(stored));
+        }
+        if self.withheld.contains(module, artifact) {
+            return Ok(None);
         }
         let place = self.layout.version(module)?;
         let ticket = self.memory.versions.ticket(module);

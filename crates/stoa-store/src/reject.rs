@@ -10,17 +10,60 @@
 //! 4. The file is moved to quarantine, and the directory synced again.
 //!
 //! All of it runs under the version's lock: a commit in between would have its body moved away.
+//!
+//! A disk that does not take step 1 must not keep it being served: the file is removed if that can be done, and what was
+//! rejected is withheld as long as this process lives, until something else is committed in its place.
 
-use std::sync::PoisonError;
+use std::{
+    collections::HashSet,
+    io,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use stoa_module::{Artifact, ModuleVersion};
 
 use crate::{
     error::Error,
-    files::{Files, OnDisk, read_sidecar, remove_if_there},
+    files::{Files, OnDisk, remove_if_there},
     killpoint::{Step, reached},
+    layout::VersionFiles,
     quarantine::QuarantineNote,
+    record::State,
 };
+
+/// What was rejected although the disk still records it.
+#[derive(Debug, Default)]
+pub(crate) struct Withheld {
+    /// Hits look here, and nearly always find nothing.
+    any: AtomicBool,
+    artifacts: Mutex<HashSet<(ModuleVersion, Artifact)>>,
+}
+
+impl Withheld {
+    pub(crate) fn contains(&self, module: &ModuleVersion, artifact: Artifact) -> bool {
+        self.any.load(Ordering::SeqCst)
+            && self.with(|all| all.contains(&(module.clone(), artifact)))
+    }
+
+    /// Something else is stored in its place.
+    pub(crate) fn release(&self, module: &ModuleVersion, artifact: Artifact) {
+        if self.any.load(Ordering::SeqCst) {
+            self.with(|all| all.remove(&(module.clone(), artifact)));
+        }
+    }
+
+    fn add(&self, module: &ModuleVersion, artifact: Artifact) {
+        self.with(|all| all.insert((module.clone(), artifact)));
+        self.any.store(true, Ordering::SeqCst);
+    }
+
+    fn with<T>(&self, use_it: impl FnOnce(&mut HashSet<(ModuleVersion, Artifact)>) -> T) -> T {
+        use_it(&mut self.artifacts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 impl Files {
     /// Takes an artifact out, if it has an entry. `removed` is called after step 2, even when a later one fails.
@@ -34,7 +77,31 @@ impl Files {
         let place = self.layout.version(module)?;
         let lock = self.version_locks.of(module);
         let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let OnDisk::Sidecar(mut sidecar) = read_sidecar(&place.sidecar())? else {
+        let mut is_forgotten = false;
+        let rejected = self.reject_on_disk(module, artifact, &place, note, || {
+            is_forgotten = true;
+            removed();
+        });
+        if rejected.is_err() && !is_forgotten {
+            self.withheld.add(module, artifact);
+            self.memory.versions.forget(module);
+            for file in place.bodies(artifact, &State::Unverified) {
+                // A full disk still lets go of a file; where it does not, withholding is all that can be done.
+                let _: io::Result<()> = remove_if_there(&file);
+            }
+        }
+        rejected
+    }
+
+    fn reject_on_disk(
+        &self,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        place: &VersionFiles,
+        note: &QuarantineNote,
+        removed: impl FnOnce(),
+    ) -> Result<(), Error> {
+        let OnDisk::Sidecar(mut sidecar) = self.read_sidecar(&place.sidecar())? else {
             // Somebody else took it away; what memory still has of it must not be served either.
             self.memory.versions.forget(module);
             return Ok(());
@@ -47,7 +114,7 @@ impl Files {
         sidecar.set(artifact, None);
         let directories = || self.durable.make_directories(&self.layout.download(), &place.dir);
         let unsettled = directories()?;
-        self.replace_sidecar(module, &place, *sidecar, None)?;
+        self.replace_sidecar(module, place, *sidecar, None)?;
         removed();
         self.durable.settle(unsettled)?;
         reached(Step::DirectorySynced);

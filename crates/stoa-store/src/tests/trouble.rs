@@ -170,6 +170,38 @@ async fn first_bytes_win_also_when_nothing_can_be_stored() {
 }
 
 #[tokio::test]
+async fn what_is_rejected_is_not_served_although_the_disk_still_records_it() {
+    for (act, errno) in [(MakeTemporary, Errno::NOSPC), (ReadSidecar, Errno::IO)] {
+        let place = Place::new();
+        let store = place.open().await;
+        let a = module("example.com/a@v1.0.0");
+        for artifact in Artifact::ALL {
+            let bytes = body(&a, artifact);
+            let offered = ArtifactRecord { state: State::Unverified, ..record(artifact, &bytes) };
+            commit_as(&store, &a, artifact, &bytes, offered).await.unwrap();
+        }
+        assert_eq!(hits(&store, &a).await, "imz");
+        fail(&store, &[(act, errno)]);
+        for artifact in [Artifact::Mod, Artifact::Zip] {
+            store.reject(&a, artifact, note(artifact)).await.unwrap_err();
+        }
+        assert_eq!(served(&store, &a, Artifact::Mod).await, None, "{act:?}");
+        assert_eq!(served(&store, &a, Artifact::Zip).await, None, "{act:?}");
+        fail(&store, &[]);
+        assert_eq!(hits(&store, &a).await, "i--", "{act:?}");
+        // What a database vouches for takes its place.
+        healed(&store).await;
+        let right = b"module example.com/a\n";
+        commit_as(&store, &a, Artifact::Mod, right, record(Artifact::Mod, right)).await.unwrap();
+        assert_eq!(served(&store, &a, Artifact::Mod).await.unwrap(), right);
+        // Another process finds no file.
+        store.close().await;
+        let store = place.open().await;
+        assert_eq!(served(&store, &a, Artifact::Zip).await, None);
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_is_fetched_and_healed() {
     let place = Place::new();
     let a = module("example.com/a@v1.0.0");
