@@ -158,6 +158,8 @@ async fn a_disk_that_fills_up_at_the_commit() {
     world.upstream.publish(noisy("ex.com/large", 120 << 10));
     // Nothing but the body and its sidecar is written; the body may not come from memory.
     let setup = setup.env("STOA_STORE_SPOOL_SIZE", "0").gosumdb("off");
+    // After a clean stop the index has nothing to write either.
+    setup.start().stop();
     let stoa = setup.start();
     let zip = noisy("ex.com/large", 120 << 10).zip("ex.com/large@v1.0.0").to_vec();
     disk.fill(zip.len() as u64);
