@@ -27,5 +27,5 @@ mod stoa;
 mod sumdb;
 mod systemd;
 mod tls;
-mod unverified;
 mod tmpfs;
+mod unverified;
