@@ -87,6 +87,8 @@ async fn requests_are_counted_by_kind_and_outcome() {
     };
     check(&breaker("closed"), 1.0);
     check(&breaker("open"), 0.0);
+    check("stoa_verifications_total{result=\"verified\"}", 1.0);
+    check("stoa_verifications_total{result=\"mismatch\"}", 0.0);
     assert!(after["stoa_store_memory_bytes"] > 100.0);
     assert!(after["process_resident_memory_bytes"] > 1e6);
     assert!(after["process_start_time_seconds"] > 1.7e9);

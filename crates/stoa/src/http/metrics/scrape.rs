@@ -11,6 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
+use stoa_core::Verifications;
 use stoa_store::{Counts, SpoolCounts};
 use stoa_upstream::{BreakerState, BreakerStatus, HostCounters};
 
@@ -31,6 +32,7 @@ pub(super) struct Snapshot {
     memory_bytes: u64,
     writable: bool,
     spool: SpoolCounts,
+    verifications: Verifications,
     upstreams: Vec<HostCounters>,
     breakers: Vec<BreakerStatus>,
     process: Option<Process>,
@@ -48,6 +50,7 @@ impl Snapshot {
             memory_bytes: app.mirror.store().memory_bytes(),
             writable: app.mirror.store().trouble().is_none(),
             spool: app.mirror.store().spool_counts(),
+            verifications: app.mirror.verifications(),
             upstreams: app.mirror.client().counters(),
             breakers: app.mirror.client().breakers(),
             process: Process::read().ok(),
@@ -118,6 +121,7 @@ impl Collector for Snapshot {
             "Files that the disk did not take and memory had no room for",
             self.spool.refused,
         )?;
+        self.encode_verifications(&mut page)?;
         self.encode_upstreams(&mut page)?;
         if let Some(process) = &self.process {
             process.encode(&mut page)?;
@@ -127,6 +131,39 @@ impl Collector for Snapshot {
 }
 
 impl Snapshot {
+    fn encode_verifications(&self, page: &mut Page<'_>) -> fmt::Result {
+        let Verifications {
+            verified,
+            mismatch,
+            no_record,
+            unreachable,
+            served_unverified,
+            later_verified,
+            later_rejected,
+        } = self.verifications;
+        let results = [
+            ("verified", verified),
+            ("mismatch", mismatch),
+            ("no_record", no_record),
+            ("unreachable", unreachable),
+            ("served_unverified", served_unverified),
+            ("later_verified", later_verified),
+            ("later_rejected", later_rejected),
+        ];
+        page.counters(
+            "stoa_verifications",
+            "Files compared with the checksum database, by what came of it",
+            None,
+            &results.map(|(result, count)| ([("result", result)], count)),
+        )?;
+        let Some(stored) = &self.stored else { return Ok(()) };
+        page.gauge(
+            "stoa_unverified_files",
+            "Stored while the checksum database was out of reach, and not verified yet",
+            stored.unverified,
+        )
+    }
+
     /// The hosts are those of the settings: few, and no module's.
     fn encode_upstreams(&self, page: &mut Page<'_>) -> fmt::Result {
         let each = |count: fn(&HostCounters) -> u64| {
