@@ -52,9 +52,9 @@ pub struct Secured {
     pub cleartext: Router,
 }
 
-/// Serves at all these listeners, where there is TLS with it on those that are no unix sockets, until `stop` completes, then takes no more connections, lets requests under way be
-/// answered, and returns when they are or when the drain's time is over. Answers whether everything was finished in
-/// time.
+/// Serves at all these listeners (with TLS, if there is any, on those that are no unix sockets) until `stop` completes. Then
+/// takes no more connections, lets requests under way be answered, and returns when they are or when the drain's time is
+/// over. Answers whether everything was finished in time.
 pub async fn serve(
     listeners: Vec<Listener>,
     router: Router,
