@@ -327,6 +327,20 @@ async fn other_methods_and_over_long_targets_are_refused() {
 }
 
 #[tokio::test]
+async fn what_a_client_has_passed_on_is_bounded() {
+    let world = World::new();
+    let stoa = world.setup().start();
+    let far = "1.1 proxy.example.com, ".repeat(500);
+    for file in [ZIP, "ex.com/lib/@v/list"] {
+        let refused = stoa.get_with(file, &[("via", far.as_str())]).await;
+        refused.refused(403, "the Via of this request has more than 4096 bytes");
+    }
+    assert_eq!(world.upstream.request_lines(), Vec::<String>::new());
+    let near = "1.1 proxy.example.com, ".repeat(50);
+    stoa.get_with("ex.com/lib/@v/list", &[("via", near.as_str())]).await.ok();
+}
+
+#[tokio::test]
 async fn head_ranges_and_validators() {
     let world = World::new();
     let stoa = world.setup().start();

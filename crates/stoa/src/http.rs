@@ -35,6 +35,10 @@ use crate::http::metrics::Metrics;
 /// The header that carries the request id, inwards and outwards.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Longest `Via`, in bytes; that of a request through fifty proxies is shorter. It is the one header of a client that is
+/// passed on, and longer than an upstream takes it would make that upstream fail for the client's choice of module.
+const MAX_VIA: usize = 4 << 10;
+
 /// What every request needs to know of the server.
 #[derive(Debug)]
 pub struct App {
@@ -238,6 +242,9 @@ async fn protocol(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
     let mut response = if stoa_upstream::leads_back(&via, &app.instance_id) {
         outcome = ErrorClass::Denied.as_str();
         error_text::respond(&leads_back(), &id, private)
+    } else if via.len() > MAX_VIA {
+        outcome = ErrorClass::Denied.as_str();
+        error_text::respond(&too_far(), &id, private)
     } else {
         let wish = Wish { via: &via, fresh: wants_fresh(request.headers()) };
         match app.mirror.answer(&parsed, wish).await {
@@ -299,6 +306,17 @@ fn leads_back() -> Error {
         hint: Some(
             "an upstream of this server (upstream.goproxy, or a route) leads back to it".to_owned(),
         ),
+        retry_after: None,
+    }
+}
+
+/// Denied like a loop, which it may be.
+fn too_far() -> Error {
+    Error {
+        class: ErrorClass::Denied,
+        message: format!("refused: the Via of this request has more than {MAX_VIA} bytes"),
+        failures: Vec::new(),
+        hint: Some("it has come through too many proxies, or the client made it up".to_owned()),
         retry_after: None,
     }
 }
