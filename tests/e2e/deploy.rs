@@ -6,6 +6,8 @@ use std::process::{Command, Output};
 
 use fs_err as fs;
 
+use crate::stoa::Setup;
+
 const STOA: &str = env!("CARGO_BIN_EXE_stoa");
 /// The status of `tests/container/run` when it cannot be done on this machine.
 const NOT_HERE: i32 = 77;
@@ -150,6 +152,25 @@ fn a_command_works_where_its_user_may_not_look() {
     fs::write(private.join("stoa.toml"), "").unwrap();
     fs::set_permissions(private.join("stoa.toml"), fs_mode(0o600)).unwrap();
     check(0o755, false);
+}
+
+/// By `ProcSubset=pid` a service sees nothing of `/proc` but processes.
+#[tokio::test]
+async fn a_hardened_service_knows_its_own_figures() {
+    assert_eq!(value(&read("deploy/systemd/stoa.service"), "ProcSubset="), "pid");
+    if !rustix::process::geteuid().is_root() {
+        return skip("not root", "STOA_REQUIRE_CONTAINER");
+    }
+    let setup = Setup::new();
+    let inside = setup.after("mount -t proc -o subset=pid proc /proc");
+    let mut unshare = Command::new("unshare");
+    unshare.arg("--mount").arg(inside.get_program()).args(inside.get_args()).env_clear();
+    unshare.envs(inside.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let stoa = setup.try_start_by(unshare).unwrap_or_else(|log| panic!("{log}"));
+    let hidden = fs::metadata(format!("/proc/{}/root/proc/stat", stoa.pid()));
+    assert!(hidden.is_err(), "there is more in its /proc");
+    let metrics = stoa.get("metrics").await;
+    assert!(metrics.text().contains("\nprocess_resident_memory_bytes "), "{}", metrics.text());
 }
 
 fn fs_mode(mode: u32) -> std::fs::Permissions {

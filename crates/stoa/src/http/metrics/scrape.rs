@@ -53,7 +53,7 @@ impl Snapshot {
             verifications: app.mirror.verifications(),
             upstreams: app.mirror.client().counters(),
             breakers: app.mirror.client().breakers(),
-            process: Process::read().ok(),
+            process: Process::read(app.started).ok(),
         }
     }
 }
@@ -233,7 +233,8 @@ struct Process {
 }
 
 impl Process {
-    fn read() -> procfs::ProcResult<Self> {
+    /// From its own directory of `/proc` alone: a hardened service sees no other (`ProcSubset=pid`).
+    fn read(started: jiff::Timestamp) -> procfs::ProcResult<Self> {
         let process = procfs::process::Process::myself()?;
         let stat = process.stat()?;
         let ticks = procfs::ticks_per_second() as f64;
@@ -248,7 +249,7 @@ impl Process {
             open_files: process.fd_count()? as u64,
             max_files,
             threads: stat.num_threads,
-            started: procfs::boot_time_secs()? as f64 + stat.starttime as f64 / ticks,
+            started: started.as_millisecond() as f64 / 1e3,
         })
     }
 
