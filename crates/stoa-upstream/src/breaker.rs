@@ -363,6 +363,11 @@ impl Circuit {
         self.change(|state| state.confirmed(Instant::now(), began, asked, sign, reason))
     }
 
+    /// What the neutral question met that was asked beside a request which is the probe.
+    pub(crate) fn asked_beside(&self, sign: Sign) {
+        self.change(|state| state.asked_beside(Instant::now(), sign));
+    }
+
     /// How long until the next probe of this opening; none when there is none.
     pub(crate) fn next_probe(&self, opening: u64) -> Option<Duration> {
         let mut state = self.state();

@@ -15,7 +15,8 @@
 //! closed to all others. It is asked where its client wanted it asked.
 //!
 //! Half-open: one probe at a time. The probes are our own, so that no client pays for them, as long as somebody wants the
-//! host; when nobody did for ten minutes they end, and the next request is the probe, for which others wait.
+//! host; when nobody did for ten minutes they end, and the next request is the probe, for which others wait. The neutral
+//! question is asked beside it, lest one slow module keep them waiting.
 
 use std::time::{Duration, Instant};
 
@@ -427,6 +428,14 @@ impl<Q: Clone> State<Q> {
                 if self.silent.is_empty() { Change::None } else { self.judge_silence(now, &reason) }
             }
         }
+    }
+
+    /// What the neutral question met that was asked beside a request which is the probe.
+    pub(crate) fn asked_beside(&mut self, now: Instant, sign: Sign) -> Change {
+        let ends = |open: &Open<Q>| {
+            open.turn == Turn::Trial && open.cause.asks_neutral() && open.cause.ends_by(sign)
+        };
+        if self.open.as_ref().is_some_and(ends) { self.answered(now) } else { Change::None }
     }
 
     pub(crate) fn next_probe(&mut self, now: Instant, opening: u64) -> Option<Duration> {

@@ -42,7 +42,11 @@ impl<'r> Passage<'r> {
         let trial =
             circuit.enter(base, path, waiting).await.map_err(|refusal| refusal.at(source))?;
         let began = Instant::now();
-        Ok(Some(Self { client, circuit, base, path, used_for, trial, began }))
+        let passage = Self { client, circuit, base, path, used_for, trial, began };
+        if passage.trial.is_some() {
+            probe::beside(client, &passage.circuit, passage.question());
+        }
+        Ok(Some(passage))
     }
 
     pub(crate) fn circuit(&self) -> &Circuit {

@@ -32,6 +32,16 @@ pub(crate) fn confirm(
     });
 }
 
+/// Asks the neutral question beside a request that is the probe, and may be about the one thing that is slow.
+pub(crate) fn beside(client: &Arc<Inner>, circuit: &Arc<Circuit>, question: Question) {
+    let (client, circuit) = (Arc::clone(client), Arc::clone(circuit));
+    tokio::spawn(async move {
+        let bound = client.connect_timeout * 2;
+        let (sign, _) = ask(&client, &circuit, &question, true, bound).await;
+        circuit.asked_beside(sign);
+    });
+}
+
 /// Probes a host whose breaker has opened, until it closes or nobody wants the host any more.
 pub(crate) fn watch(client: &Arc<Inner>, circuit: &Arc<Circuit>, opening: u64) {
     tokio::spawn(probing(Arc::downgrade(client), Arc::clone(circuit), opening));

@@ -274,6 +274,17 @@ fn when_nobody_asks_any_more_the_next_request_is_the_probe() {
     bench.state.trial_lost();
     assert_eq!(bench.state.admit(bench.now), Admission::Trial);
 
+    // It is about the one thing that is slow.
+    let mut bench = dormant();
+    for sign in [Sign::Silence, Sign::Unreachable, Sign::Nothing] {
+        assert_eq!(bench.state.asked_beside(bench.now, sign), Change::None);
+        assert_eq!(bench.state.admit(bench.now), Admission::Wait);
+    }
+    assert_eq!(bench.state.asked_beside(bench.now, Sign::Answer), Change::Closed);
+    assert_eq!(bench.state.admit(bench.now), Admission::Go);
+    assert_eq!(bench.fails_after(9, Sign::Silence, "b"), Change::None);
+    assert!(!bench.is_open());
+
     // One that is no trial has nothing to say.
     let mut bench = dormant();
     assert_eq!(bench.fails(Sign::Unreachable, "b"), Change::None);
