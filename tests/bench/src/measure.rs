@@ -158,6 +158,8 @@ pub(crate) struct Hits {
     pub(crate) hanging: usize,
     pub(crate) small: Pass,
     pub(crate) zips: Pass,
+    /// The same while nothing hangs, for comparison.
+    pub(crate) calm: [Pass; 2],
 }
 
 pub(crate) async fn hits_under_misses(
@@ -172,6 +174,13 @@ pub(crate) async fn hits_under_misses(
     load::pass(server.url(), all, passes.connections, Until::Once, None).await?;
     // What is fetched behind a zip is not to be part of the measurement.
     tokio::time::sleep(AFTERWARDS).await;
+    let until = Until::Over(passes.warm);
+    let pass = async |paths: Vec<String>| {
+        load::pass(server.url(), paths.into(), HITS_AT_ONCE, until, None).await
+    };
+    let small = || pass(data.small().cloned().collect());
+    let zips = || pass(data.zips().cloned().collect());
+    let calm = [small().await?, zips().await?];
     upstream.forget().await?;
     upstream.hold(HANGING).await?;
     let misses: Vec<_> = (0..MISSES)
@@ -188,16 +197,11 @@ pub(crate) async fn hits_under_misses(
         anyhow::Ok(())
     };
     tokio::time::timeout(AFTERWARDS * 10, hang).await.context("the misses do not hang")??;
-    let until = Until::Over(passes.warm);
-    let pass = async |paths: Vec<String>| {
-        load::pass(server.url(), paths.into(), HITS_AT_ONCE, until, None).await
-    };
-    let small = pass(data.small().cloned().collect()).await?;
-    let zips = pass(data.zips().cloned().collect()).await?;
+    let (small, zips) = (small().await?, zips().await?);
     let hanging = misses.iter().filter(|miss| !miss.is_finished()).count();
     upstream.release().await?;
     for miss in misses {
         miss.await??;
     }
-    Ok(Hits { hanging, small, zips })
+    Ok(Hits { hanging, small, zips, calm })
 }

@@ -65,23 +65,26 @@ impl Report {
             crowd_requests == 1 && crowd == CROWD as u64,
         );
         promise(format!("no .zip fetched for {go_mods} .mod: {zips}"), zips == 0 && go_mods > 0);
-        let Hits { hanging, small, zips } = &self.hits;
+        let Hits { hanging, small, zips, calm } = &self.hits;
         let times = |pass: &Pass| {
             let at = |percent| milliseconds(pass.percentile(percent));
             format!("p50 {:.2} ms, p99 {:.2} ms", at(50), at(99))
         };
         promise(
             format!(
-                "a hit in less than {} ms while {MISSES} cold misses hang ({hanging} to the end; \
-                 {HITS_AT_ONCE} connections): small {}, zips {}",
+                "a small hit in less than {} ms while {MISSES} cold misses hang ({hanging} to the end; \
+                 {HITS_AT_ONCE} connections), a zip as ever: small {}, zips {}; while none does: {}, {}",
                 HIT.as_millis(),
                 times(small),
-                times(zips)
+                times(zips),
+                times(&calm[0]),
+                times(&calm[1])
             ),
+            // The largest zips take longer than that by their size alone; they may take no longer than they do otherwise.
             *hanging == MISSES
-                && [small, zips]
-                    .iter()
-                    .all(|it| it.failed == 0 && it.ok > 0 && it.percentile(99) < HIT),
+                && [small, zips].iter().all(|it| it.failed == 0 && it.ok > 0)
+                && small.percentile(99) < HIT
+                && zips.percentile(99) < HIT.max(calm[1].percentile(99) * 2),
         );
         promises
     }
