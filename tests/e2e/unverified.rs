@@ -312,6 +312,54 @@ async fn back_to_refuse_it_is_looked_up_before_it_goes_out() {
     assert_eq!(world.upstream.count("/ex.com/*"), 0);
 }
 
+/// Nothing can be written into the data directory from now on.
+fn unwritable(setup: &Setup) {
+    let dir = setup.data_dir().join("cache/tmp");
+    fs_err::remove_dir_all(&dir).unwrap();
+    fs_err::write(dir, "no directory").unwrap();
+}
+
+#[tokio::test]
+async fn what_is_verified_goes_out_though_the_disk_does_not_take_the_word() {
+    let (world, setup) = world();
+    down(&world);
+    let stoa = serve(setup.clone()).start();
+    is_unverified(&stoa.get(ZIP).await);
+    stoa.stop();
+    world.upstream.clear_faults();
+    let stoa = setup.start();
+    unwritable(&setup);
+    let reply = until(&stoa, ZIP, |reply| reply.status != 502).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+}
+
+#[tokio::test]
+async fn a_disk_that_does_not_take_the_word_is_no_reason_to_ask_all_the_time() {
+    let (world, setup) = world();
+    down(&world);
+    let stoa = serve(setup.clone()).start();
+    is_unverified(&stoa.get(MOD).await);
+    unwritable(&setup);
+    world.upstream.clear_faults();
+    world.upstream.forget_requests();
+    // An answer to somebody else has it compared.
+    let compared = "/sumdb/*/lookup/ex.com/lib@v1.0.0";
+    let began = Instant::now();
+    while world.upstream.count(compared) == 0 {
+        assert!(began.elapsed() < Duration::from_secs(20), "{}", stoa.log());
+        stoa.get(OTHER).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    world.upstream.forget_requests();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(3) {
+        is_unverified(&stoa.get(MOD).await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // The answer may have been heard twice.
+    assert!(world.upstream.count(compared) <= 1, "{}", stoa.log());
+}
+
 #[tokio::test]
 async fn offline_it_goes_out_by_the_same_setting() {
     let (world, setup) = world();

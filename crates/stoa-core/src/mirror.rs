@@ -162,6 +162,9 @@ pub(crate) type Landed<T> = Result<T, Arc<Error>>;
 
 type ArtifactFlights = Flights<Routed<(ModuleVersion, Artifact)>, Landed<Arrived>>;
 
+/// The digest of what may be handed out.
+type VerificationFlights = Flights<(ModuleVersion, Artifact), Landed<Option<Sha256>>>;
+
 /// What became of an artifact that was fetched.
 #[derive(Clone, Debug)]
 pub(crate) enum Arrived {
@@ -187,7 +190,7 @@ pub(crate) struct Inner {
     pub artifacts: Arc<ArtifactFlights>,
     /// Of what is stored and not yet vouched for under today's settings. One at a time for each, since one may throw out
     /// what it finds.
-    pub verifications: Arc<Flights<(ModuleVersion, Artifact), Landed<bool>>>,
+    pub verifications: Arc<VerificationFlights>,
     pub answers: Arc<Flights<Routed<AnswerKey>, Landed<Arc<Kept>>>>,
     /// Places of [looks in the background](Mirror::look_behind).
     pub behind: Arc<Semaphore>,
@@ -372,14 +375,16 @@ impl Mirror {
         let found = found.map_err(|error| Arc::new(Error::store(&asked(), &error)))?;
         let Some(mut stored) = found else { return Ok(None) };
         if !self.may_hand_out(module, artifact, &stored.record) {
-            if !self.verify_once(module, artifact, via).await? {
+            let Some(vouched_for) = self.verify_once(module, artifact, via).await? else {
                 return Ok(None);
-            }
+            };
             // What was verified is what is in the store now, which need not be what was opened before.
             let found = self.inner.store.open_artifact(module, artifact).await;
             let found = found.map_err(|error| Arc::new(Error::store(&asked(), &error)))?;
             match found {
                 Some(found) if self.may_hand_out(module, artifact, &found.record) => stored = found,
+                // The disk did not take the word.
+                Some(found) if found.record.sha256 == vouched_for => stored = found,
                 _ => return Ok(None),
             }
         }

@@ -320,13 +320,7 @@ impl Mirror {
         chain: &str,
         pass: &Pass,
     ) {
-        let waits = match self.inner.store.sidecar(module).await {
-            Ok(sidecar) => sidecar
-                .and_then(|sidecar| sidecar.of(artifact).map(|record| record.state.clone()))
-                .is_some_and(|state| state == State::Unverified),
-            Err(_) => true,
-        };
-        if !waits {
+        if !self.waits(module, artifact).await {
             return;
         }
         if pass.is_silent(chain) {
@@ -334,13 +328,24 @@ impl Mirror {
             return;
         }
         match self.verify_once(module, artifact, "").await {
-            // The database has no record of it, and so it is stored no more.
+            // The disk did not take the word. To ask for it again at once would be in vain.
+            Ok(Some(_)) if self.waits(module, artifact).await => pass.leave(None),
             Ok(_) => pass.settle(),
+            // The database has no record of it, and so it is stored no more.
             Err(error) if error.class == ErrorClass::NotFound => pass.settle(),
             Err(error) => {
                 debug!(module = %module, %error, "it stays unverified");
                 pass.leave(Some(chain).filter(|_| error.is_outage()));
             }
+        }
+    }
+
+    async fn waits(&self, module: &ModuleVersion, artifact: Artifact) -> bool {
+        match self.inner.store.sidecar(module).await {
+            Ok(sidecar) => sidecar
+                .and_then(|sidecar| sidecar.of(artifact).map(|record| record.state.clone()))
+                .is_some_and(|state| state == State::Unverified),
+            Err(_) => true,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use stoa_module::{Artifact, ErrorClass, ModuleVersion};
+use stoa_module::{Artifact, ErrorClass, ModuleVersion, Sha256};
 use stoa_store::{QuarantineNote, State};
 use tracing::{error, warn};
 
@@ -19,7 +19,7 @@ impl Mirror {
         module: &ModuleVersion,
         artifact: Artifact,
         via: &str,
-    ) -> Landed<bool> {
+    ) -> Landed<Option<Sha256>> {
         let work = {
             let (mirror, module, via) = (self.clone(), module.clone(), via.to_owned());
             move || async move { mirror.verify_stored(&module, artifact, &via).await }
@@ -31,22 +31,25 @@ impl Mirror {
     }
 
     /// Stored when the checksum database was not or could not be asked about it, or by the word of another one, and
-    /// covered now: it is looked up before it is handed out again. False if the database contradicts it; it is no longer
-    /// stored then, and may be fetched anew. Nor is what was never verified and has no record.
+    /// covered now: it is looked up before it is handed out again. Gives the digest of what may be. None if the database
+    /// contradicts it; it is no longer stored then, and may be fetched anew. Nor is what was never verified and has no
+    /// record.
     pub(crate) async fn verify_stored(
         &self,
         module: &ModuleVersion,
         artifact: Artifact,
         via: &str,
-    ) -> Result<bool, Arc<Error>> {
+    ) -> Result<Option<Sha256>, Arc<Error>> {
         let asked = asked_artifact(module, artifact);
         let failed = |error: stoa_store::Error| Arc::new(Error::store(&asked, &error));
         // Another flight may have done it since the request looked.
         let sidecar = self.inner.store.sidecar(module).await.map_err(failed)?;
         let record = match sidecar.as_ref().and_then(|sidecar| sidecar.of(artifact)) {
-            None => return Ok(false),
+            None => return Ok(None),
             Some(record) if record.state == State::Unverified => record,
-            Some(record) if self.may_hand_out(module, artifact, record) => return Ok(true),
+            Some(record) if self.may_hand_out(module, artifact, record) => {
+                return Ok(Some(record.sha256));
+            }
             Some(record) => record,
         };
         let was_unverified = record.state == State::Unverified;
@@ -54,7 +57,7 @@ impl Mirror {
         if was_unverified && let Some(pattern) = self.exemption(module.path()) {
             // Its name is not for the database any more.
             store.restate(module, artifact, State::Exempt { pattern }).await.map_err(failed)?;
-            return Ok(true);
+            return Ok(Some(record.sha256));
         }
         let Some(database) = &self.inner.database else {
             return Err(Arc::new(without_database(module)));
@@ -70,7 +73,7 @@ impl Mirror {
                     let state = State::Verified { database: database.name().to_owned() };
                     store.restate(module, artifact, state).await.map_err(failed)?;
                     count(if was_unverified { &counts.later_verified } else { &counts.verified });
-                    return Ok(true);
+                    return Ok(Some(record.sha256));
                 }
                 Some(reason) => (reason, None),
             },
@@ -104,6 +107,6 @@ impl Mirror {
                 format!("{asked}: refused, what was stored is not what was vouched for: {reason}");
             return Err(Arc::new(Error::new(ErrorClass::Mismatch, text)));
         }
-        Ok(false)
+        Ok(None)
     }
 }
