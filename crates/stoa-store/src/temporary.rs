@@ -49,11 +49,14 @@ impl Temporary {
     }
 
     /// A second handle at the start of what has been written so far, for checks on a blocking thread. Nothing may be
-    /// written after that.
+    /// written after that: room in memory that it did not need is given back.
     pub async fn reader(&mut self) -> Result<std::fs::File, Error> {
         self.file.flush().await?;
         let (mut file, _) = self.file.try_clone().await?.into_std().await.into_parts();
         file.rewind()?;
+        if let Place::Memory(room) = &mut self.place {
+            room.shrink(file.metadata()?.len());
+        }
         Ok(file)
     }
 

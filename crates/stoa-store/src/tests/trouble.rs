@@ -147,6 +147,19 @@ async fn large_bodies_and_too_many_are_refused() {
     assert_eq!((counts.bytes, counts.passed, counts.refused), (0, 1, 3));
 }
 
+#[tokio::test]
+async fn what_is_looked_at_holds_no_more_room_than_it_needs() {
+    let place = Place::new();
+    let store = place.open().await;
+    fail(&store, &[(MakeTemporary, Errno::NOSPC)]);
+    let mut temporary = store.temporary(1 << 30, PATIENCE).await.unwrap();
+    assert_eq!(store.spool_counts().bytes, 8 << 20);
+    temporary.file().write_all(b"module a\n").await.unwrap();
+    temporary.reader().await.unwrap();
+    assert_eq!(store.spool_counts().bytes, 1 << 10);
+    assert_eq!(temporary.room(), 1 << 10);
+}
+
 /// As if a check had just found the disk well.
 fn healed_by_hand(store: &Store) {
     store.health().heal();
