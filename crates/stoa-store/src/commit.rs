@@ -125,7 +125,10 @@ impl Files {
         let mut sidecar = self.sidecar_to_change(module, &place)?;
         let unsettled = self.durable.make_directories(&self.layout.download(), &place.dir)?;
         reached(Step::DirectoriesMade);
-        let decision = decide(&place, artifact, sidecar.of(artifact), record)?;
+        // What was rejected speaks against nothing, although it may still lie there.
+        let is_withheld = self.withheld.contains(module, artifact);
+        let first = sidecar.of(artifact).filter(|_| !is_withheld);
+        let decision = decide(&place, artifact, first, record)?;
         let had = sidecar.of(artifact).map(|had| place.body(artifact, &had.state));
         let change = match decision {
             Decision::Keep => None,
@@ -213,7 +216,10 @@ impl Files {
     ) -> Result<(), Error> {
         match self.sidecar(module) {
             Ok(sidecar) => match sidecar.as_ref().and_then(|sidecar| sidecar.of(artifact)) {
-                Some(had) if is_other(artifact, had, offered) => {
+                Some(had)
+                    if is_other(artifact, had, offered)
+                        && !self.withheld.contains(module, artifact) =>
+                {
                     Err(Error::Conflict { had: Box::new(had.clone()) })
                 }
                 _ => Ok(()),

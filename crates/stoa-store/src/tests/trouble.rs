@@ -202,11 +202,15 @@ async fn what_is_rejected_is_not_served_although_the_disk_still_records_it() {
         assert_eq!(served(&store, &a, Artifact::Zip).await, None, "{act:?}");
         fail(&store, &[]);
         assert_eq!(hits(&store, &a).await, "i--", "{act:?}");
-        // What a database vouches for takes its place.
+        // What a database vouches for takes its place, also where a read-only disk did not let go of the file.
         healed(&store).await;
+        let files = place.layout().version(&a).unwrap();
+        let kept = files.body(Artifact::Mod, &State::Unverified);
+        fs_err::write(&kept, body(&a, Artifact::Mod)).unwrap();
         let right = b"module example.com/a\n";
         commit_as(&store, &a, Artifact::Mod, right, record(Artifact::Mod, right)).await.unwrap();
         assert_eq!(served(&store, &a, Artifact::Mod).await.unwrap(), right);
+        assert!(!kept.exists());
         // Another process finds no file.
         store.close().await;
         let store = place.open().await;
