@@ -327,16 +327,20 @@ impl Mirror {
             pass.leave(None);
             return;
         }
-        match self.verify_once(module, artifact, "").await {
-            // The disk did not take the word. To ask for it again at once would be in vain.
-            Ok(Some(_)) if self.waits(module, artifact).await => pass.leave(None),
-            Ok(_) => pass.settle(),
+        let failed = match self.verify_once(module, artifact, "").await {
+            Ok(_) => None,
             // The database has no record of it, and so it is stored no more.
-            Err(error) if error.class == ErrorClass::NotFound => pass.settle(),
-            Err(error) => {
+            Err(error) if error.class == ErrorClass::NotFound => None,
+            Err(error) => Some(error),
+        };
+        match failed {
+            Some(error) => {
                 debug!(module = %module, %error, "it stays unverified");
                 pass.leave(Some(chain).filter(|_| error.is_outage()));
             }
+            // The disk did not take the word. To ask for it again at once would be in vain.
+            None if self.waits(module, artifact).await => pass.leave(None),
+            None => pass.settle(),
         }
     }
 
