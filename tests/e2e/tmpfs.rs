@@ -83,7 +83,8 @@ impl Tmpfs {
     /// Lays a read-only view of it over it. (It cannot be made read-only itself while the index has files open to be
     /// written, as only the kernel can on an error.)
     pub fn make_read_only(&self) {
-        self.run(r#"mount --bind "$0" "$0" && mount -o remount,bind,ro "$0""#);
+        // Refused for a moment when the server has just opened a file through the new view.
+        self.run(r#"mount --bind "$0" "$0" && for try in 1 2 3 4 5 6 7 8 9 10; do mount -o remount,bind,ro "$0" && exit 0; sleep 0.2; done; exit 1"#);
     }
 
     pub fn make_writable(&self) {
