@@ -64,6 +64,16 @@ impl Patterns {
     pub fn find(&self, path: &ModulePath) -> Option<&str> {
         self.globs.iter().map(String::as_str).find(|glob| matches_prefix(glob, path.as_str()))
     }
+
+    /// Whether some pattern names a module on this host, whatever its path there is.
+    pub fn names_host(&self, host: &str) -> bool {
+        let first = |glob: &String| {
+            // A class may hold a slash, but no host does.
+            let first = glob.split('/').next().unwrap_or_default();
+            path_match(first, host) == Ok(true)
+        };
+        self.globs.iter().any(first)
+    }
 }
 
 fn matches_prefix(glob: &str, path: &str) -> bool {

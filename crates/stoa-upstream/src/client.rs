@@ -30,10 +30,11 @@ mod body;
 pub(crate) mod budget;
 mod directory;
 mod exchange;
-mod fault;
+pub(crate) mod fault;
 mod passage;
 mod probe;
-mod resolver;
+pub(crate) mod requests;
+pub(crate) mod resolver;
 mod tls;
 mod words;
 
@@ -125,7 +126,7 @@ impl Client {
             return Err(Error::InvalidInstanceId(id.clone()));
         }
         let netrc = Netrc::open(settings.netrc.clone())?;
-        let credentials = Credentials::new(settings.credentials.clone(), netrc)?;
+        let credentials = Arc::new(Credentials::new(settings.credentials.clone(), netrc)?);
         let proxies = Arc::new(Proxies::new(&settings.proxy)?);
         let http = Http::new(&settings, credentials, proxies, resolver)?;
         let circuits = Circuits::new(settings.breakers, settings.probe_pause);

@@ -131,7 +131,7 @@ pub struct Base {
 }
 
 impl Base {
-    fn new(url: &Url) -> Result<Self, Error> {
+    pub(crate) fn new(url: &Url) -> Result<Self, Error> {
         let invalid = |reason| Error::InvalidSource { url: redacted(url), reason };
         let name = url.host_str().ok_or_else(|| invalid("it names no host"))?;
         let host = match url.port() {

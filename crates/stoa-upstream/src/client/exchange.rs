@@ -9,9 +9,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use jiff::Timestamp;
+use reqwest::Response;
 use reqwest::dns::Resolve;
-use reqwest::redirect::Policy;
-use reqwest::{Proxy, Response, retry};
 use stoa_module::ErrorClass;
 use url::Url;
 
@@ -19,8 +18,9 @@ use crate::client::Encoding;
 use crate::client::body::Answer;
 use crate::client::budget::{Budget, Spent};
 use crate::client::fault;
-use crate::client::resolver::{PROGRESS, Progress, Watched};
-use crate::client::{tls, words};
+use crate::client::requests::Builder;
+use crate::client::resolver::{PROGRESS, Progress};
+use crate::client::words;
 use crate::credentials::{Credentials, same_origin};
 use crate::error::Error;
 use crate::failure::{Fault, Stage, span};
@@ -28,15 +28,6 @@ use crate::proxy::Proxies;
 use crate::settings::Settings;
 use crate::source::{Base, without_credentials};
 use crate::via;
-
-/// Connections that are kept for a host while nothing is asked of it. `https:` hosts mostly need one (HTTP/2).
-const IDLE_CONNECTIONS: usize = 8;
-const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
-
-/// An HTTP/2 connection that is in use and silent is asked for a sign of life, so that a dead one is noticed before
-/// every request on it has waited for its whole bound.
-const PING_INTERVAL: Duration = Duration::from_secs(15);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// For the words of a refusal, which nobody should have to wait for.
 const WORDS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -49,7 +40,7 @@ pub(crate) struct Http {
     prober: reqwest::Client,
     /// Whether there is any authority to trust.
     is_trusting: bool,
-    credentials: Credentials,
+    credentials: Arc<Credentials>,
     proxies: Arc<Proxies>,
     connect_timeout: Duration,
     max_redirects: usize,
@@ -59,33 +50,13 @@ pub(crate) struct Http {
 impl Http {
     pub(crate) fn new(
         settings: &Settings,
-        credentials: Credentials,
+        credentials: Arc<Credentials>,
         proxies: Arc<Proxies>,
         resolver: Arc<dyn Resolve>,
     ) -> Result<Self, Error> {
-        let user_agent = HeaderValue::from_str(&settings.user_agent)
-            .map_err(|_| Error::InvalidUserAgent(settings.user_agent.clone()))?;
-        let resolver = Arc::new(Watched(resolver));
-        let builder = || {
-            let proxies = Arc::clone(&proxies);
-            reqwest::Client::builder()
-                .user_agent(user_agent.clone())
-                .connect_timeout(settings.connect_timeout)
-                // Redirects, tries and the choice of the outgoing proxy are all our own.
-                .redirect(Policy::none())
-                .referer(false)
-                .retry(retry::never())
-                .no_proxy()
-                .proxy(Proxy::custom(move |url| proxies.find(url).cloned()))
-                .dns_resolver(Arc::clone(&resolver))
-                .pool_max_idle_per_host(IDLE_CONNECTIONS)
-                .pool_idle_timeout(IDLE_TIMEOUT)
-                .http2_keep_alive_interval(PING_INTERVAL)
-                .http2_keep_alive_timeout(PING_TIMEOUT)
-        };
-        let authorities = tls::read(&settings.ca_files)?;
-        let (client, is_trusting) = tls::build(builder, authorities.clone())?;
-        let (prober, _) = tls::build(|| builder().pool_max_idle_per_host(0), authorities)?;
+        let builder = Builder::new(settings, Arc::clone(&proxies), resolver)?;
+        let (client, is_trusting) = builder.build(|client| client)?;
+        let (prober, _) = builder.build(|client| client.pool_max_idle_per_host(0))?;
         Ok(Self {
             client,
             prober,

@@ -10,6 +10,7 @@ use jiff::fmt::rfc2822;
 use stoa_module::ErrorClass;
 
 use crate::breaker::state::Sign;
+use crate::discovery::NotPublic;
 use crate::failure::{Fault, Stage, span};
 
 const DAY: Duration = Duration::from_hours(24);
@@ -33,6 +34,9 @@ pub(crate) fn of_send(
         let unavailable = |stage: Stage, words: &str| {
             Fault::new(ErrorClass::Unavailable, stage, format!("{stage}: {words}"))
         };
+        if let Some(refused) = causes.find::<NotPublic>() {
+            return Fault::new(ErrorClass::Denied, Stage::Dns, refused.to_string());
+        }
         if error.is_dns() {
             // The resolver has tried for itself.
             return unavailable(Stage::Dns, &causes.words());

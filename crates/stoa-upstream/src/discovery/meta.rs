@@ -1,0 +1,284 @@
+//! `<meta name="go-import" content="PREFIX VCS URL [SUBDIR]">` in whatever a server answers to `?go-get=1`.
+//!
+//! Read as leniently as the go command does: tags and attributes in any case, quoted or not, without an end, in a page
+//! with any status; and only up to the end of the head.
+
+/// One entry.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct GoImport {
+    pub(crate) prefix: String,
+    pub(crate) system: String,
+    pub(crate) url: String,
+    pub(crate) subdir: String,
+}
+
+/// Why there is no one entry for a path.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum NoImport {
+    /// Prefixes of other paths, if any.
+    NoMatch(Vec<String>),
+    Several,
+}
+
+/// The entries of a page in the order in which they count: those of `mod` first, and of the others those whose prefix no
+/// `mod` entry has.
+pub(crate) fn parse(page: &[u8]) -> Vec<GoImport> {
+    let page = String::from_utf8_lossy(page);
+    let mut entries = Vec::new();
+    let mut rest: &str = &page;
+    while let Some(at) = rest.find('<') {
+        rest = &rest[at + 1..];
+        if let Some(comment) = rest.strip_prefix("!--") {
+            rest = comment.find("-->").map_or("", |end| &comment[end + 3..]);
+            continue;
+        }
+        let (closing, tag) = match rest.strip_prefix('/') {
+            Some(tag) => (true, tag),
+            None => (false, rest),
+        };
+        let name_end = tag.find(|c: char| !is_name(c)).unwrap_or(tag.len());
+        let (name, after) = tag.split_at(name_end);
+        if (!closing && name.eq_ignore_ascii_case("body"))
+            || (closing && name.eq_ignore_ascii_case("head"))
+        {
+            break;
+        }
+        if closing || !name.eq_ignore_ascii_case("meta") {
+            rest = tag;
+            continue;
+        }
+        let (attributes, after) = attributes(after);
+        rest = after;
+        let value = |wanted: &str| {
+            let named = attributes.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+            named.map_or("", |(_, value)| value.as_str())
+        };
+        if value("name") != "go-import" {
+            continue;
+        }
+        let fields: Vec<&str> = value("content").split_whitespace().collect();
+        if let [prefix, system, url, ref subdir @ ..] = fields[..]
+            && subdir.len() <= 1
+        {
+            entries.push(GoImport {
+                prefix: prefix.to_owned(),
+                system: system.to_owned(),
+                url: url.to_owned(),
+                subdir: subdir.first().copied().unwrap_or_default().to_owned(),
+            });
+        }
+    }
+    let (mut first, others): (Vec<_>, Vec<_>) =
+        entries.into_iter().partition(|entry| entry.system == "mod");
+    let superseded = |entry: &GoImport| first.iter().any(|one| one.prefix == entry.prefix);
+    let others: Vec<_> = others.into_iter().filter(|entry| !superseded(entry)).collect();
+    first.extend(others);
+    first
+}
+
+/// The one entry for a path.
+pub(crate) fn select<'e>(entries: &'e [GoImport], path: &str) -> Result<&'e GoImport, NoImport> {
+    let mut found: Option<&GoImport> = None;
+    let mut others = Vec::new();
+    for entry in entries {
+        if !has_prefix(path, &entry.prefix) {
+            others.push(entry.prefix.clone());
+            continue;
+        }
+        match found {
+            None => found = Some(entry),
+            // Those of `mod` come first; what follows does not matter.
+            Some(one) if one.system == "mod" && entry.system != "mod" => break,
+            Some(_) => return Err(NoImport::Several),
+        }
+    }
+    found.ok_or(NoImport::NoMatch(others))
+}
+
+/// By whole elements.
+pub(crate) fn has_prefix(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| {
+        rest.is_empty() || rest.starts_with('/') || prefix.is_empty() || prefix.ends_with('/')
+    })
+}
+
+fn is_name(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '-' | '_' | ':' | '.')
+}
+
+/// The attributes up to the tag's end, and what follows it.
+fn attributes(mut rest: &str) -> (Vec<(String, String)>, &str) {
+    let mut found = Vec::new();
+    loop {
+        rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == '/');
+        let Some(next) = rest.chars().next() else { return (found, rest) };
+        if next == '>' {
+            return (found, &rest[1..]);
+        }
+        // The tag was never closed.
+        if next == '<' {
+            return (found, rest);
+        }
+        let end = rest.find(|c: char| !is_name(c)).unwrap_or(rest.len());
+        if end == 0 {
+            rest = &rest[next.len_utf8()..];
+            continue;
+        }
+        let (name, after) = rest.split_at(end);
+        let after = after.trim_start();
+        let Some(after) = after.strip_prefix('=') else {
+            found.push((name.to_owned(), name.to_owned()));
+            rest = after;
+            continue;
+        };
+        let after = after.trim_start();
+        let (value, after) = match after.chars().next() {
+            Some(quote @ ('"' | '\'')) => {
+                let inner = &after[1..];
+                match inner.find(quote) {
+                    Some(end) => (&inner[..end], &inner[end + 1..]),
+                    None => (inner, ""),
+                }
+            }
+            _ => {
+                let end =
+                    after.find(|c: char| c.is_whitespace() || c == '>').unwrap_or(after.len());
+                after.split_at(end)
+            }
+        };
+        found.push((name.to_owned(), unescape(value)));
+        rest = after;
+    }
+}
+
+/// The few character references that an address may hold.
+fn unescape(value: &str) -> String {
+    if !value.contains('&') {
+        return value.to_owned();
+    }
+    let named = [
+        ("&quot;", "\""),
+        ("&apos;", "'"),
+        ("&#34;", "\""),
+        ("&#39;", "'"),
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+    ];
+    let mut text = value.to_owned();
+    for (reference, character) in named {
+        text = text.replace(reference, character);
+    }
+    // The last, so that nothing is taken off twice.
+    text.replace("&#47;", "/").replace("&amp;", "&")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(prefix: &str, system: &str, url: &str, subdir: &str) -> GoImport {
+        let own = str::to_owned;
+        GoImport { prefix: own(prefix), system: own(system), url: own(url), subdir: own(subdir) }
+    }
+
+    #[test]
+    fn pages() {
+        let check = |page: &str, expected: &[GoImport]| {
+            assert_eq!(parse(page.as_bytes()), expected, "{page}");
+        };
+        let plain = entry("ex.com/a", "git", "https://git.ex.com/a", "");
+        check(
+            r#"<meta name="go-import" content="ex.com/a git https://git.ex.com/a">"#,
+            &[plain.clone()],
+        );
+        check(
+            "<META NAME='go-import' CONTENT='ex.com/a git https://git.ex.com/a'/>",
+            &[plain.clone()],
+        );
+        check(
+            "<meta content = \"ex.com/a\n git\thttps://git.ex.com/a \" name=go-import >",
+            &[plain.clone()],
+        );
+        check(
+            "<!doctype html><html><head><title>a < b</title><script>if (a<b) {}</script>\
+             <!-- <meta name=\"go-import\" content=\"ex.com/x git https://x\"> -->\
+             <meta charset=\"utf-8\"><meta name=\"go-import\" content=\"ex.com/a git https://git.ex.com/a\"></head>\
+             <meta name=\"go-import\" content=\"ex.com/b git https://b\">",
+            &[plain.clone()],
+        );
+        check("<body><meta name=\"go-import\" content=\"ex.com/a git https://a\">", &[]);
+        check("<meta name=\"Go-Import\" content=\"ex.com/a git https://a\">", &[]);
+        check("<meta name=\"go-import\" content=\"ex.com/a git\">", &[]);
+        check("<meta name=\"go-import\" content=\"a b c d e\">", &[]);
+        check(
+            "<meta name=\"go-import\" content=\"ex.com/a git https://a sub/dir\">",
+            &[entry("ex.com/a", "git", "https://a", "sub/dir")],
+        );
+        check(
+            "<meta name=\"go-import\" content=\"ex.com/a git https://a?x=1&amp;y=2\">",
+            &[entry("ex.com/a", "git", "https://a?x=1&y=2", "")],
+        );
+        // Entries of mod come first, and stand for others of the same prefix.
+        check(
+            "<meta name=go-import content='ex.com/b git https://b'>\
+             <meta name=go-import content='ex.com/a git https://a'>\
+             <meta name=go-import content='ex.com/a mod https://proxy'>",
+            &[
+                entry("ex.com/a", "mod", "https://proxy", ""),
+                entry("ex.com/b", "git", "https://b", ""),
+            ],
+        );
+        for broken in [
+            "<",
+            "<meta",
+            "<meta name",
+            "<meta name=",
+            "<meta name=\"go-import",
+            "<!--",
+            "</",
+            "<meta <meta =>",
+        ] {
+            check(broken, &[]);
+        }
+        check(
+            &format!(
+                "<meta name=\"go-import\" content=\"ex.com/a git https://git.ex.com/a\" {}",
+                "x".repeat(9)
+            ),
+            &[plain],
+        );
+    }
+
+    #[test]
+    fn any_bytes_are_read() {
+        proptest::proptest!(|(page: Vec<u8>)| {
+            parse(&page);
+        });
+        proptest::proptest!(|(page in "[<>/ a-c='\"!-]*(<meta [a-z='\"& ]*>?)*")| {
+            parse(page.as_bytes());
+        });
+    }
+
+    #[test]
+    fn selection() {
+        let a = entry("ex.com/a", "git", "https://a", "");
+        let deep = entry("ex.com/a/b", "git", "https://ab", "");
+        let module = entry("ex.com/a", "mod", "https://proxy", "");
+        let check = |entries: &[GoImport], path: &str, expected: Result<&GoImport, NoImport>| {
+            assert_eq!(select(entries, path), expected, "{path}");
+        };
+        check(std::slice::from_ref(&a), "ex.com/a", Ok(&a));
+        check(std::slice::from_ref(&a), "ex.com/a/x/v2", Ok(&a));
+        check(
+            std::slice::from_ref(&a),
+            "ex.com/ab",
+            Err(NoImport::NoMatch(vec!["ex.com/a".into()])),
+        );
+        check(&[], "ex.com/a", Err(NoImport::NoMatch(vec![])));
+        check(&[a.clone(), deep.clone()], "ex.com/a/c", Ok(&a));
+        check(&[a.clone(), deep.clone()], "ex.com/a/b", Err(NoImport::Several));
+        check(&[a.clone(), a.clone()], "ex.com/a", Err(NoImport::Several));
+        check(&[module.clone(), deep], "ex.com/a/b", Ok(&module));
+        check(&[module.clone(), module.clone()], "ex.com/a", Err(NoImport::Several));
+    }
+}
