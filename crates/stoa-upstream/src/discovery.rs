@@ -5,6 +5,7 @@
 //! asked at public addresses only, a private module's name follows no redirect to a host that was not named, and page,
 //! redirects and time are bounded.
 
+mod access;
 mod address;
 mod govcs;
 mod hosts;
@@ -18,6 +19,8 @@ use crate::discovery::hosts::Known;
 use crate::discovery::meta::{GoImport, NoImport};
 use crate::failure::{Fault, Stage};
 
+pub(crate) use crate::discovery::access::Access;
+pub use crate::discovery::access::RemoteEnv;
 pub(crate) use crate::discovery::address::{NotPublic, is_public};
 pub use crate::discovery::govcs::{GoVcs, InvalidGoVcs};
 pub(crate) use crate::discovery::pages::{Page, Pages};
