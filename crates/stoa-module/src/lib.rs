@@ -12,10 +12,13 @@ mod goproxy;
 mod hash;
 mod info;
 mod list;
+mod origin;
 mod path;
 mod patterns;
+mod pseudo;
 mod request;
 pub mod semver;
+mod tags;
 mod text;
 mod time;
 mod unicode;
@@ -31,11 +34,18 @@ pub use goproxy::{InvalidProxyList, ProxyItem, ProxyList, ProxySource, Separator
 pub use hash::{H1, InvalidHash, NewlineInName, Sha256};
 pub use info::{Info, InvalidInfo};
 pub use list::{Listed, latest_of, parse_list, render_list};
+pub use origin::{Origin, RevisionInfo};
 pub use path::{InvalidModulePath, ModulePath, PathMajor};
 pub use patterns::{InvalidPattern, Patterns};
+pub use pseudo::{
+    InvalidPseudoVersion, PseudoClaim, compact_time, is_pseudo_version, pseudo_version,
+};
 pub use request::{InvalidRequest, Request};
+pub use tags::{tag_sum, tagged_version};
 pub use version::{
     Artifact, InvalidModuleVersion, InvalidQuery, InvalidVersion, ModuleVersion, PseudoVersion,
     Query, Version, VersionMismatch,
 };
-pub use zip::{CheckedZip, EntryProblem, ZipError, ZipLimits, check_zip};
+pub use zip::{
+    CheckedZip, CreateZipError, EntryProblem, ZipError, ZipLimits, check_zip, create_zip,
+};

@@ -97,6 +97,12 @@ impl ModulePath {
 }
 
 impl<'a> PathMajor<'a> {
+    /// The suffix of a text that need not be a valid module path, such as that of a `module` line. `None` where it is
+    /// malformed (`SplitPathVersion` of golang.org/x/mod/module).
+    pub fn of(path: &'a str) -> Option<Self> {
+        split_path_version(path).map(|(_, major)| Self(major))
+    }
+
     /// The suffix with its separator, or the empty string.
     pub fn as_str(self) -> &'a str {
         self.0

@@ -292,19 +292,19 @@ impl fmt::Display for Artifact {
 }
 
 /// The parts of a text that has the form of a pseudo-version.
-struct PseudoParts<'a> {
+pub(crate) struct PseudoParts<'a> {
     version: semver::Parts<'a>,
     /// The pre-release in front of the time without its dash: empty, `0`, or `rc.1.0`.
     before: &'a str,
-    time: &'a str,
-    revision: &'a str,
+    pub(crate) time: &'a str,
+    pub(crate) revision: &'a str,
 }
 
 /// A pseudo-version of a form that no base can have.
-struct Impossible;
+pub(crate) struct Impossible;
 
 impl PseudoParts<'_> {
-    fn base(&self) -> Result<Option<String>, Impossible> {
+    pub(crate) fn base(&self) -> Result<Option<String>, Impossible> {
         let semver::Parts { major, minor, patch, build, .. } = self.version;
         match self.before.strip_suffix('0') {
             None if build.is_empty() => Ok(None),
@@ -322,7 +322,7 @@ impl PseudoParts<'_> {
 }
 
 /// Takes a pseudo-version apart: `vX.0.0-TIME-REV`, `vX.Y.Z-0.TIME-REV` or `vX.Y.Z-pre.0.TIME-REV`.
-fn split_pseudo(text: &str) -> Option<PseudoParts<'_>> {
+pub(crate) fn split_pseudo(text: &str) -> Option<PseudoParts<'_>> {
     let version = semver::parse(text)?;
     let (rest, revision) = version.prerelease.strip_prefix('-')?.rsplit_once('-')?;
     if revision.is_empty() || !revision.bytes().all(|b| b.is_ascii_alphanumeric()) {

@@ -32,6 +32,7 @@
 //! is held.
 
 mod content;
+mod create;
 mod directory;
 mod source;
 
@@ -44,7 +45,9 @@ use crate::hash::{H1, TreeHasher};
 use crate::unicode;
 use crate::version::ModuleVersion;
 use content::{ContentError, Contents};
-use directory::Directory;
+use directory::{Directory, Names};
+
+pub use create::{CreateZipError, create_zip};
 use source::Source;
 
 /// Bounds on a module zip. The first four are the go command's.
@@ -198,7 +201,7 @@ pub fn check_zip<R: Read + Seek>(
         return Err(ZipError::limit("bytes", limits.max_zip_bytes));
     }
     let prefix = format!("{module}/");
-    let mut directory = Directory::read(&mut source, &prefix, limits)?;
+    let mut directory = Directory::read(&mut source, &prefix, Names::Utf8, limits)?;
     let (files, uncompressed_bytes) = check_names_and_sizes(&directory, limits)?;
     check_collisions(&mut directory)?;
 

@@ -11,16 +11,16 @@ use super::directory::Entry;
 use super::source::Source;
 use crate::hash::Sha256;
 
-const LOCAL_HEADER: [u8; 4] = *b"PK\x03\x04";
-const LOCAL_HEADER_BYTES: usize = 30;
+pub(super) const LOCAL_HEADER: [u8; 4] = *b"PK\x03\x04";
+pub(super) const LOCAL_HEADER_BYTES: usize = 30;
 const DESCRIPTOR: [u8; 4] = *b"PK\x07\x08";
 const OUTPUT_BYTES: usize = 64 << 10;
 
 const ENCRYPTED: u16 = 1;
 const HAS_DESCRIPTOR: u16 = 8;
 
-const STORED: u16 = 0;
-const DEFLATED: u16 = 8;
+pub(super) const STORED: u16 = 0;
+pub(super) const DEFLATED: u16 = 8;
 
 /// Reads entries one after the other, with the same buffers.
 #[derive(Debug)]

@@ -5,6 +5,7 @@
 //! allowed; headers are read until one is malformed, whatever number the end record gives, and then the number need only
 //! be right modulo 65536; of a zip64 entry only the fields that the plain header marks as missing are taken.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::io::{self, Read, Seek};
 
@@ -40,8 +41,18 @@ pub(super) struct Entry {
     pub(super) crc: u32,
     pub(super) method: u16,
     pub(super) flags: u16,
+    pub(super) is_symlink: bool,
     name_length: u16,
     name_at: u32,
+}
+
+/// What names a directory may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names {
+    Utf8,
+    /// Bytes that are not UTF-8 are kept as characters that no valid name of a file has, so that rules which pass over
+    /// an entry can be applied before the one that refuses its name.
+    Any,
 }
 
 impl Entry {
@@ -52,10 +63,11 @@ impl Entry {
 }
 
 impl Directory {
-    /// Reads all headers. The names of all entries begin with the prefix and are UTF-8.
+    /// Reads all headers. The names of all entries begin with the prefix.
     pub(super) fn read<R: Read + Seek>(
         source: &mut Source<R>,
         prefix: &str,
+        names: Names,
         limits: &ZipLimits,
     ) -> Result<Self, ZipError> {
         let end = End::find(source)?;
@@ -66,7 +78,7 @@ impl Directory {
         loop {
             match read_header(source, &mut variable)? {
                 Next::Header(header) => {
-                    directory.add(&header, &variable, end.base)?;
+                    directory.add(&header, &variable, end.base, names)?;
                     let (entries, names) = (directory.entries.len(), directory.names.len());
                     if entries as u64 > limits.max_files {
                         return Err(ZipError::limit("entries", limits.max_files));
@@ -88,15 +100,26 @@ impl Directory {
         Ok(directory)
     }
 
-    fn add(&mut self, header: &Header, variable: &[u8], base: i64) -> Result<(), ZipError> {
+    fn add(
+        &mut self,
+        header: &Header,
+        variable: &[u8],
+        base: i64,
+        names: Names,
+    ) -> Result<(), ZipError> {
         let full = &variable[..usize::from(header.name_length)];
         let refuse =
             |problem| ZipError::Entry { name: String::from_utf8_lossy(full).into_owned(), problem };
         let name = full
             .strip_prefix(self.prefix.as_bytes())
             .ok_or_else(|| refuse(EntryProblem::Prefix(self.prefix.clone())))?;
-        let name = std::str::from_utf8(name)
-            .map_err(|_| refuse(EntryProblem::Name(PathProblem::Encoding)))?;
+        let name = match (std::str::from_utf8(name), names) {
+            (Ok(name), _) => Cow::Borrowed(name),
+            (Err(_), Names::Any) => Cow::Owned(with_private_characters(name)),
+            (Err(_), Names::Utf8) => {
+                return Err(refuse(EntryProblem::Name(PathProblem::Encoding)));
+            }
+        };
         let too_long = |_| ZipError::limit("bytes of names", u32::MAX.into());
         let name_length = u16::try_from(name.len()).map_err(too_long)?;
         let name_at = u32::try_from(self.names.len()).map_err(too_long)?;
@@ -107,10 +130,11 @@ impl Directory {
             crc: header.crc,
             method: header.method,
             flags: header.flags,
+            is_symlink: header.is_symlink,
             name_length,
             name_at,
         });
-        self.names.push_str(name);
+        self.names.push_str(&name);
         Ok(())
     }
 
@@ -127,6 +151,17 @@ impl Directory {
     pub(super) fn refuse(&self, entry: &Entry, problem: EntryProblem) -> ZipError {
         ZipError::Entry { name: format!("{}{}", self.prefix, self.name(entry)), problem }
     }
+}
+
+/// The text with each byte that is not UTF-8 as a character of the last private plane.
+fn with_private_characters(name: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in name.utf8_chunks() {
+        text.push_str(chunk.valid());
+        let stands_for = |&byte| char::from_u32(0x10_ff00 + u32::from(byte));
+        text.extend(chunk.invalid().iter().filter_map(stands_for));
+    }
+    text
 }
 
 fn name_in<'n>(names: &'n str, entry: &Entry) -> &'n str {
@@ -243,6 +278,7 @@ struct Header {
     crc: u32,
     compressed: u64,
     size: u64,
+    is_symlink: bool,
     name_length: u16,
     offset: i64,
 }
@@ -269,7 +305,9 @@ fn read_header<R: Read + Seek>(source: &mut Source<R>, variable: &mut Vec<u8>) -
     let crc = fields.u32();
     let (compressed, size) = (fields.u32(), fields.u32());
     let lengths = [fields.u16(), fields.u16(), fields.u16()];
-    let offset = Fields(&fixed[42..]).u32();
+    let (attributes, offset) = (Fields(&fixed[38..]).u32(), Fields(&fixed[42..]).u32());
+    // The mode is there if the entry was made on Unix or macOS.
+    let is_symlink = matches!(fixed[5], 3 | 19) && attributes >> 16 & 0o170_000 == 0o120_000;
 
     let length = lengths.map(usize::from).iter().sum();
     variable.clear();
@@ -285,6 +323,7 @@ fn read_header<R: Read + Seek>(source: &mut Source<R>, variable: &mut Vec<u8>) -
         crc,
         compressed: compressed.into(),
         size: size.into(),
+        is_symlink,
         name_length: lengths[0],
         offset: offset.into(),
     };
