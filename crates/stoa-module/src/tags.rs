@@ -63,7 +63,8 @@ mod tests {
     fn sums() {
         // As the go command gives them for fixtures/git/r.bundle.
         let a3 = "a3ab0831a0ed9ce3aa2155c5c30627b07f94166a";
-        let tags = ["notsemver", "sub/dir/v1.2.3", "v1.0.0", "v1.0.1", "v1.1.0+meta", "v1.2", "v2.0.0"];
+        let tags =
+            ["notsemver", "sub/dir/v1.2.3", "v1.0.0", "v1.0.1", "v1.1.0+meta", "v1.2", "v2.0.0"];
         let check = |prefix: &str, expected: &str| {
             let tags = tags.iter().map(|&tag| (tag, a3.to_owned()));
             assert_eq!(tag_sum(prefix, tags), expected, "{prefix}");

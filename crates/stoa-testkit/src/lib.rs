@@ -22,12 +22,14 @@
 //!   off as [`Fault`]s say. It has a thread and a runtime of its own, so that it answers while a test
 //!   blocks, and needs no runtime itself; only what waits is async.
 //! - [`FakeSumdb`] is a checksum database with a key of its own that the real go command believes.
+//! - [`GitRemotes`] are repositories that pass for others on the internet.
 //! - [`Go`] runs the real `go` command with nothing of the machine's own settings.
 //!
 //! A mistake in a test's own description (malformed text, an unknown module) panics and says where.
 
 mod fault;
 mod gate;
+mod git;
 mod go;
 mod gzip;
 mod modules;
@@ -39,6 +41,7 @@ mod wire;
 
 pub use fault::Fault;
 pub use gate::Gate;
+pub use git::{GIT_VECTORS, GitRemotes, require_git};
 pub use go::{Go, Output, require_go};
 pub use modules::{Modules, zip_of};
 pub use pattern::Pattern;

@@ -93,7 +93,7 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// What went wrong in one try.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Fault {
     pub(crate) class: ErrorClass,
     pub(crate) stage: Stage,

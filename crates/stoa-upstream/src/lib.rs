@@ -61,6 +61,7 @@ mod breaker;
 mod chain;
 mod client;
 mod credentials;
+mod direct;
 mod discovery;
 mod error;
 mod failure;

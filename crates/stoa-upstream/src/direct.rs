@@ -1,0 +1,37 @@
+//! Modules from their own git repositories, as the go command gets them in direct mode: the same versions, the same
+//! hashes, an error where it has one (`modfetch` and `modfetch/codehost` of cmd/go).
+//!
+//! [`Repositories`] keeps one bare repository for each remote, and [`CodeModule`] reads one module's versions from it.
+//!
+//! # Decisions
+//!
+//! - A revision that somebody asks for never becomes an argument of git. It is looked up in the list of branches and tags,
+//!   or is the beginning of a hash; then git gets the ref's own name or a hash.
+//! - Only what a branch, a tag or HEAD reaches is ever fetched. Hosts keep the commits of strangers' pull requests in the
+//!   same place, and would hand them out by hash.
+//! - What is asked first is fetched shallow, and history only when it decides something: the version before a
+//!   pseudo-version. Then it is fetched whole, once, and what follows is incremental.
+//! - Listing and fetching are tasks of their own, which one request starts and all others join. A client that leaves, or a
+//!   bound on its answer, does not undo half a clone.
+//! - A tag is remembered with the commit under which its version was answered, so that the `.zip` of a moved tag comes from
+//!   the same commit as the `.mod` before it.
+//! - Which tag comes before a commit is read from its history and from the remote's tags as they are now, not from the tags
+//!   that were fetched some time ago.
+
+mod archive;
+mod command;
+mod fetch;
+mod module;
+mod objects;
+mod refs;
+mod repositories;
+mod settings;
+mod versions;
+mod words;
+
+pub use crate::direct::module::CodeModule;
+pub use crate::direct::repositories::{RemoteAccess, Repositories, Repository};
+pub use crate::direct::settings::GitSettings;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,577 @@
+//! Running the `git` command, so that it never asks anybody, never outlives its bounds, and leaves no process behind.
+//!
+//! Commands that speak to a remote keep the user's and the system's configuration of git: `insteadOf`, credential
+//! helpers, authorities, ssh. Commands that read what was fetched get none of it, because a filter, an attribute or an end
+//! of line that one machine is set to would change the hash of a module.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use stoa_module::ErrorClass;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, ChildStdin};
+use tokio::sync::{OnceCell, Semaphore};
+
+use crate::direct::GitSettings;
+use crate::discovery::RemoteEnv;
+use crate::failure::{Fault, Stage, span};
+
+/// How often the bounds are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// How long a pipe may stay open after the command has ended, and how long a killed one may take to be gone.
+const GRACE: Duration = Duration::from_secs(2);
+/// Enough of the standard error to hold the last lines, which say why.
+const WORDS: usize = 8 << 10;
+
+/// What would lead git elsewhere than where it is told to look, or have it print what it does.
+const UNWANTED: &[&str] = &[
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_CEILING_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_DEFAULT_HASH",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_INDEX_FILE",
+    "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_QUARANTINE_PATH",
+    "GIT_REFLOG_ACTION",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+];
+
+/// The `git` command of this machine, and how many of it may run at once.
+#[derive(Debug)]
+pub(super) struct Git {
+    /// The server's environment, without what has no business in a command.
+    inherited: Vec<(OsString, OsString)>,
+    directory: PathBuf,
+    /// Apart, because a slow remote must not keep anybody from what is here.
+    remote: Semaphore,
+    local: Semaphore,
+    queue_timeout: Duration,
+    version: OnceCell<Option<String>>,
+}
+
+/// One run.
+#[derive(Debug)]
+pub(super) struct Run<'r> {
+    args: Vec<OsString>,
+    repository: Option<&'r Path>,
+    /// `None` for a command that only reads what is here.
+    remote: Option<&'r RemoteEnv>,
+    stdin: Input,
+    stdout: Option<File>,
+    growth: Option<Growth>,
+    quiet: Duration,
+    whole: Duration,
+}
+
+#[derive(Debug, Default)]
+enum Input {
+    #[default]
+    Nothing,
+    Bytes(Vec<u8>),
+    /// An empty file: the command, and what it starts, hold its lock for as long as they live.
+    Lock(File),
+}
+
+/// Something that grows while the command makes progress.
+pub(super) struct Growth {
+    /// Its size now, in bytes.
+    pub(super) size: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// The most it may be.
+    pub(super) most: u64,
+    /// What it is, for a person: `the repository`.
+    pub(super) what: &'static str,
+}
+
+impl std::fmt::Debug for Growth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Growth").field("most", &self.most).field("what", &self.what).finish()
+    }
+}
+
+/// What came of a run that ended within its bounds.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// `None` if it was ended by a signal, or because the reader had enough.
+    pub(super) code: Option<i32>,
+    /// The reader had enough before the end.
+    pub(super) enough: bool,
+    /// The end of what it said on its standard error.
+    pub(super) words: String,
+}
+
+impl Ended {
+    pub(super) fn is_success(&self) -> bool {
+        self.enough || self.code == Some(0)
+    }
+}
+
+/// What a reader says to a piece of the standard output.
+#[derive(Debug)]
+pub(super) enum Wanted {
+    More,
+    /// The rest is not needed: the command is ended, and that is a success.
+    Enough,
+    /// The rest must not be read: the command is ended.
+    Refused(Fault),
+}
+
+impl<'r> Run<'r> {
+    /// A command that only reads what is here.
+    pub(super) fn local(repository: &'r Path, settings: &GitSettings) -> Self {
+        Self {
+            args: Vec::new(),
+            repository: Some(repository),
+            remote: None,
+            stdin: Input::Nothing,
+            stdout: None,
+            growth: None,
+            quiet: settings.local_timeout,
+            whole: settings.local_timeout,
+        }
+    }
+
+    /// A command that speaks to a remote.
+    pub(super) fn remote(
+        repository: Option<&'r Path>,
+        remote: &'r RemoteEnv,
+        settings: &GitSettings,
+    ) -> Self {
+        Self {
+            remote: Some(remote),
+            repository,
+            quiet: settings.stall_timeout,
+            whole: settings.fetch_timeout,
+            args: Vec::new(),
+            stdin: Input::Nothing,
+            stdout: None,
+            growth: None,
+        }
+    }
+
+    pub(super) fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    pub(super) fn input(mut self, bytes: Vec<u8>) -> Self {
+        self.stdin = Input::Bytes(bytes);
+        self
+    }
+
+    pub(super) fn holding(mut self, lock: File) -> Self {
+        self.stdin = Input::Lock(lock);
+        self
+    }
+
+    /// Writes the standard output to a file.
+    pub(super) fn into_file(mut self, file: File) -> Self {
+        self.stdout = Some(file);
+        self
+    }
+
+    pub(super) fn growing(mut self, growth: Growth) -> Self {
+        self.growth = Some(growth);
+        self
+    }
+
+    pub(super) fn within(mut self, whole: Duration) -> Self {
+        self.whole = whole;
+        self.quiet = self.quiet.min(whole);
+        self
+    }
+}
+
+impl Git {
+    /// `directory` is where commands run that need no repository; it must exist and lie in none.
+    pub(super) fn new(
+        directory: PathBuf,
+        settings: &GitSettings,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Self {
+        let is_wanted = |name: &OsStr| {
+            let name = name.to_string_lossy();
+            let unwanted = UNWANTED.contains(&&*name)
+                || name.starts_with("GIT_TRACE")
+                || name.starts_with("STOA_");
+            !unwanted
+        };
+        Self {
+            inherited: environment.into_iter().filter(|(name, _)| is_wanted(name)).collect(),
+            directory,
+            remote: Semaphore::new(settings.max_remote_commands.max(1)),
+            local: Semaphore::new(settings.max_local_commands.max(1)),
+            queue_timeout: settings.queue_timeout,
+            version: OnceCell::new(),
+        }
+    }
+
+    /// Runs a command and hands its standard output to a reader.
+    pub(super) async fn run(
+        &self,
+        run: Run<'_>,
+        reader: &mut (dyn FnMut(&[u8]) -> Wanted + Send),
+    ) -> Result<Ended, Fault> {
+        let agent = if run.remote.is_some() { self.user_agent().await } else { None };
+        self.run_as(run, agent, reader).await
+    }
+
+    /// Runs a command whose standard output is short, or of which only the beginning is wanted.
+    pub(super) async fn output(&self, run: Run<'_>) -> Result<(Ended, Vec<u8>), Fault> {
+        let mut output = Vec::new();
+        let mut keep = |bytes: &[u8]| {
+            let room = (64_usize << 10).saturating_sub(output.len());
+            output.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            Wanted::More
+        };
+        let ended = self.run(run, &mut keep).await?;
+        Ok((ended, output))
+    }
+
+    async fn run_as(
+        &self,
+        mut run: Run<'_>,
+        agent: Option<&str>,
+        reader: &mut (dyn FnMut(&[u8]) -> Wanted + Send),
+    ) -> Result<Ended, Fault> {
+        let places = if run.remote.is_some() { &self.remote } else { &self.local };
+        let Ok(Ok(_place)) = tokio::time::timeout(self.queue_timeout, places.acquire()).await
+        else {
+            let detail = format!(
+                "git: no place among the commands at once within {}",
+                span(self.queue_timeout)
+            );
+            return Err(Fault::new(ErrorClass::Unavailable, Stage::Git, detail));
+        };
+        let mut command = self.command(&run, agent);
+        let input = match std::mem::take(&mut run.stdin) {
+            Input::Nothing => {
+                command.stdin(Stdio::null());
+                None
+            }
+            Input::Bytes(bytes) => {
+                command.stdin(Stdio::piped());
+                Some(bytes)
+            }
+            Input::Lock(file) => {
+                command.stdin(file);
+                None
+            }
+        };
+        match run.stdout.take() {
+            Some(file) => command.stdout(file),
+            None => command.stdout(Stdio::piped()),
+        };
+        let child = command.spawn().map_err(|error| not_started(&error))?;
+        Running::new(child, input).watch(&run, reader).await
+    }
+
+    fn command(&self, run: &Run<'_>, agent: Option<&str>) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new("git");
+        command.env_clear().current_dir(&self.directory).process_group(0).stderr(Stdio::piped());
+        match run.remote {
+            Some(remote) => self.speak(&mut command, remote, agent),
+            None => self.isolate(&mut command),
+        }
+        // Where there is no repository, none that lies around the data directory must be taken for it.
+        let nowhere = Path::new("/nonexistent");
+        command.env("GIT_DIR", run.repository.unwrap_or(nowhere));
+        command.args(&run.args);
+        command
+    }
+
+    /// For a command that speaks to a remote. What the caller gives comes last, and so decides.
+    fn speak(
+        &self,
+        command: &mut tokio::process::Command,
+        remote: &RemoteEnv,
+        agent: Option<&str>,
+    ) {
+        let is_set = |name: &str| self.inherited.iter().any(|(one, _)| one == name);
+        command.envs(self.inherited.iter().map(|(name, value)| (name, value)));
+        // Nobody is there to answer. An askpass command that fails makes git give up at once.
+        for (name, value) in [
+            ("GIT_TERMINAL_PROMPT", "0"),
+            ("GCM_INTERACTIVE", "never"),
+            ("GIT_ASKPASS", "false"),
+            ("SSH_ASKPASS", "false"),
+            ("SSH_ASKPASS_REQUIRE", "force"),
+            ("LC_ALL", "C"),
+            ("LANGUAGE", ""),
+        ] {
+            command.env(name, value);
+        }
+        if !is_set("GIT_SSH_COMMAND") && !is_set("GIT_SSH") {
+            command.env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oControlMaster=no");
+        }
+        if !is_set("GIT_ALLOW_PROTOCOL") {
+            command.env("GIT_ALLOW_PROTOCOL", "https:ssh");
+        }
+        if let Some(agent) = agent
+            && !is_set("GIT_HTTP_USER_AGENT")
+        {
+            command.env("GIT_HTTP_USER_AGENT", agent);
+        }
+        command.envs(remote.envs.iter().map(|(name, value)| (name, value)));
+        for option in [
+            // No hook, no monitor, no work behind our back.
+            "core.hooksPath=/dev/null",
+            "core.fsmonitor=false",
+            "gc.auto=0",
+            "maintenance.auto=false",
+            "fetch.recurseSubmodules=false",
+            "fetch.prune=false",
+            "fetch.pruneTags=false",
+            "fetch.writeCommitGraph=false",
+            // One pack for each fetch, whose growth can be watched.
+            "fetch.unpackLimit=1",
+            "transfer.unpackLimit=1",
+            // Without it some servers leave out tags (golang.org/issue/56881).
+            "protocol.version=2",
+        ] {
+            command.args(["-c", option]);
+        }
+        for option in &remote.options {
+            command.args(["-c", option]);
+        }
+    }
+
+    /// For a command that only reads: nothing of this machine's settings.
+    fn isolate(&self, command: &mut tokio::process::Command) {
+        let kept = ["PATH", "TMPDIR", "LD_LIBRARY_PATH", "GIT_EXEC_PATH"];
+        let kept = self.inherited.iter().filter(|(name, _)| kept.iter().any(|one| name == one));
+        command.envs(kept.map(|(name, value)| (name, value)));
+        for (name, value) in [
+            ("LC_ALL", "C"),
+            ("HOME", "/nonexistent"),
+            ("XDG_CONFIG_HOME", "/nonexistent"),
+            ("GIT_CONFIG_NOSYSTEM", "1"),
+            ("GIT_CONFIG_SYSTEM", "/dev/null"),
+            ("GIT_CONFIG_GLOBAL", "/dev/null"),
+            ("GIT_ATTR_NOSYSTEM", "1"),
+            ("GIT_LITERAL_PATHSPECS", "1"),
+            ("GIT_NO_REPLACE_OBJECTS", "1"),
+            ("GIT_OPTIONAL_LOCKS", "0"),
+            ("GIT_TERMINAL_PROMPT", "0"),
+            ("GIT_ALLOW_PROTOCOL", "none"),
+        ] {
+            command.env(name, value);
+        }
+        command.args(["-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0"]);
+    }
+
+    /// git's own name first, since some servers answer nothing else.
+    async fn user_agent(&self) -> Option<&str> {
+        let ask = async || {
+            let settings = GitSettings::default();
+            let run = Run::local(Path::new("/nonexistent"), &settings)
+                .args(["version"])
+                .within(Duration::from_secs(10));
+            let mut text = Vec::new();
+            let mut keep = |bytes: &[u8]| {
+                text.extend_from_slice(bytes);
+                if text.len() > WORDS { Wanted::Enough } else { Wanted::More }
+            };
+            self.run_as(run, None, &mut keep).await.ok()?;
+            let text = String::from_utf8(text).ok()?;
+            let version = text.trim().strip_prefix("git version ")?.split(' ').next()?;
+            Some(format!("git/{version} {}", concat!("stoa/", env!("CARGO_PKG_VERSION"))))
+        };
+        self.version.get_or_init(ask).await.as_deref()
+    }
+}
+
+fn not_started(error: &io::Error) -> Fault {
+    let detail = match error.kind() {
+        io::ErrorKind::NotFound => {
+            "git: there is no git command on the server; install git there".to_owned()
+        }
+        _ => format!("git: the command cannot be started: {error}"),
+    };
+    Fault::new(ErrorClass::Unavailable, Stage::Git, detail)
+}
+
+/// A process group, killed whole when this is dropped before the command was seen to end.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        let pid = child.id().and_then(|id| i32::try_from(id).ok());
+        Self(pid.and_then(Pid::from_raw))
+    }
+
+    fn kill(&self) {
+        if let Some(group) = self.0 {
+            // It may be gone already.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+
+    fn is_gone(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+struct Running {
+    // Dropped first: what is still running then is killed.
+    group: Group,
+    child: Child,
+    input: Option<(ChildStdin, Vec<u8>)>,
+    began: Instant,
+    /// When something last moved.
+    moved: Instant,
+    size: u64,
+    words: Vec<u8>,
+}
+
+impl Running {
+    fn new(mut child: Child, input: Option<Vec<u8>>) -> Self {
+        let group = Group::of(&child);
+        let input = input.and_then(|bytes| Some((child.stdin.take()?, bytes)));
+        let now = Instant::now();
+        Self { group, child, input, began: now, moved: now, size: 0, words: Vec::new() }
+    }
+
+    async fn watch(
+        mut self,
+        run: &Run<'_>,
+        reader: &mut (dyn FnMut(&[u8]) -> Wanted + Send),
+    ) -> Result<Ended, Fault> {
+        let (mut stdout, mut stderr) = (self.child.stdout.take(), self.child.stderr.take());
+        let (mut out, mut err) = (vec![0; 64 << 10], vec![0; 4 << 10]);
+        let mut ticks = tokio::time::interval_at((Instant::now() + TICK).into(), TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut feeding = Box::pin(feed(self.input.take()));
+        let mut fed = false;
+        let mut ended: Option<(ExitStatus, Instant)> = None;
+        while ended.is_none() || stdout.is_some() || stderr.is_some() {
+            tokio::select! {
+                read = piece(&mut stdout, &mut out), if stdout.is_some() => {
+                    let Some(length) = read else {
+                        stdout = None;
+                        continue;
+                    };
+                    self.moved = Instant::now();
+                    match reader(&out[..length]) {
+                        Wanted::More => {}
+                        Wanted::Enough => {
+                            self.end().await;
+                            return Ok(Ended { code: None, enough: true, words: self.said() });
+                        }
+                        Wanted::Refused(fault) => {
+                            self.end().await;
+                            return Err(fault);
+                        }
+                    }
+                }
+                read = piece(&mut stderr, &mut err), if stderr.is_some() => {
+                    let Some(length) = read else {
+                        stderr = None;
+                        continue;
+                    };
+                    self.moved = Instant::now();
+                    self.hear(&err[..length]);
+                }
+                () = &mut feeding, if !fed => fed = true,
+                status = self.child.wait(), if ended.is_none() => match status {
+                    Ok(status) => {
+                        // Nobody else is asked for by this number from now on.
+                        self.group.is_gone();
+                        ended = Some((status, Instant::now()));
+                    }
+                    Err(error) => {
+                        self.end().await;
+                        return Err(not_started(&error));
+                    }
+                },
+                _ = ticks.tick() => {
+                    if let Some((_, when)) = ended {
+                        // Something that it left behind, such as a daemon for credentials, holds a pipe.
+                        if when.elapsed() > GRACE {
+                            break;
+                        }
+                    } else if let Err(fault) = self.look(run) {
+                        self.end().await;
+                        return Err(fault);
+                    }
+                }
+            }
+        }
+        let code = ended.and_then(|(status, _)| status.code());
+        Ok(Ended { code, enough: false, words: self.said() })
+    }
+
+    /// Whether the bounds are kept.
+    fn look(&mut self, run: &Run<'_>) -> Result<(), Fault> {
+        let now = Instant::now();
+        if let Some(growth) = &run.growth {
+            let size = (growth.size)();
+            if size != self.size {
+                (self.size, self.moved) = (size, now);
+            }
+            if size > growth.most {
+                let detail = format!("git: {} has more than {} bytes", growth.what, growth.most);
+                return Err(Fault::new(ErrorClass::Corrupt, Stage::Git, detail));
+            }
+        }
+        let timeout = |detail| Err(Fault::new(ErrorClass::Timeout, Stage::Git, detail));
+        if now.duration_since(self.began) > run.whole {
+            return timeout(format!("git: timeout after {}", span(run.whole)));
+        }
+        if now.duration_since(self.moved) > run.quiet {
+            return timeout(format!("git: no progress for {}", span(run.quiet)));
+        }
+        Ok(())
+    }
+
+    /// Ends the command and all that it has started.
+    async fn end(&mut self) {
+        self.group.kill();
+        if let Ok(Ok(_)) = tokio::time::timeout(GRACE, self.child.wait()).await {
+            self.group.is_gone();
+        }
+    }
+
+    fn hear(&mut self, bytes: &[u8]) {
+        self.words.extend_from_slice(bytes);
+        if self.words.len() > 2 * WORDS {
+            self.words.drain(..self.words.len() - WORDS);
+        }
+    }
+
+    fn said(&self) -> String {
+        String::from_utf8_lossy(&self.words).into_owned()
+    }
+}
+
+async fn feed(input: Option<(ChildStdin, Vec<u8>)>) {
+    if let Some((mut stdin, bytes)) = input {
+        // A command that does not read it all has ended, and says why itself.
+        let _ = stdin.write_all(&bytes).await;
+    }
+}
+
+/// The length of what was read; `None` at the end.
+async fn piece(pipe: &mut Option<impl AsyncRead + Unpin>, buffer: &mut [u8]) -> Option<usize> {
+    match pipe.as_mut()?.read(buffer).await {
+        Ok(length @ 1..) => Some(length),
+        Ok(0) | Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,321 @@
+//! The bare repositories, one for each remote, and what is known of each remote.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use stoa_module::{ErrorClass, Sha256};
+use tokio::sync::watch;
+
+use crate::direct::GitSettings;
+use crate::direct::command::{Git, Run, Wanted};
+use crate::direct::fetch::{Queue, Writer};
+use crate::direct::refs::{Listing, ObjectId, Refs};
+use crate::direct::words;
+use crate::discovery::{CodeRoot, RemoteEnv};
+use crate::failure::{Failure, Fault, Stage};
+use crate::source::Source;
+
+/// What a remote operation gets besides its arguments. Asked right before each, since names and secrets change.
+pub trait RemoteAccess: fmt::Debug + Send + Sync {
+    /// For an operation on the repository at this address.
+    fn prepare<'a>(
+        &'a self,
+        url: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<RemoteEnv, Failure>> + Send + 'a>>;
+}
+
+/// All repositories below one directory. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Repositories {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    directory: PathBuf,
+    pub(super) settings: GitSettings,
+    pub(super) git: Git,
+    remotes: Mutex<HashMap<String, Arc<Remote>>>,
+    /// Tags that were seen to have moved.
+    moved: AtomicU64,
+}
+
+/// A repository that somebody uses. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    pub(super) inner: Arc<Inner>,
+    pub(super) remote: Arc<Remote>,
+    pub(super) access: Arc<dyn RemoteAccess>,
+}
+
+/// What is known of one remote.
+#[derive(Debug)]
+pub(super) struct Remote {
+    pub(super) url: String,
+    /// The bare repository, which need not be there yet.
+    pub(super) directory: PathBuf,
+    /// Beside it: held by whoever writes in it, in whatever process.
+    pub(super) lock: PathBuf,
+    listed: Mutex<Listed>,
+    pub(super) queue: Mutex<Queue>,
+    pub(super) writer: tokio::sync::Mutex<Writer>,
+    /// A command has found the repository broken.
+    pub(super) broken: AtomicBool,
+    /// The commits under which versions were answered, by their tags. `None` until it was read.
+    pub(super) pins: Mutex<Option<HashMap<Box<str>, ObjectId>>>,
+    used: Mutex<Instant>,
+}
+
+/// The outcome of `git ls-remote`, and one that is under way.
+#[derive(Debug, Default)]
+struct Listed {
+    last: Option<(Instant, Result<Arc<Refs>, Fault>)>,
+    running: Option<watch::Receiver<Option<Result<Arc<Refs>, Fault>>>>,
+}
+
+/// How new a list of branches and tags must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fresh {
+    /// Within its time to live.
+    Enough,
+    /// As new as may be asked for.
+    Now,
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Repositories {
+    /// `directory` is made if it is not there. `environment` is what commands that speak to remotes inherit, usually
+    /// [`std::env::vars_os`].
+    pub fn new(
+        directory: &Path,
+        settings: GitSettings,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> std::io::Result<Self> {
+        let temporary = directory.join("tmp");
+        fs_err::create_dir_all(&temporary)?;
+        let directory = fs_err::canonicalize(directory)?;
+        let git = Git::new(directory.join("tmp"), &settings, environment);
+        let inner =
+            Inner { directory, settings, git, remotes: Mutex::default(), moved: AtomicU64::new(0) };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The repository of a module's code. Nothing is asked and nothing is made before something is wanted of it.
+    pub fn open(
+        &self,
+        code: &CodeRoot,
+        access: Arc<dyn RemoteAccess>,
+    ) -> Result<Repository, Failure> {
+        // As for the go command: a directory of this machine, or `host:path`, is none.
+        if !code.url.contains("://") || code.url.contains(char::is_control) {
+            let detail = format!("git: {:?} is no address of a remote repository", code.url);
+            return Err(at_direct(Fault::new(ErrorClass::NotFound, Stage::Git, detail)));
+        }
+        let mut remotes = lock(&self.inner.remotes);
+        let known = remotes.get(&code.url).cloned();
+        let remote = known.unwrap_or_else(|| {
+            self.forget_idle(&mut remotes);
+            let remote = Arc::new(Remote::new(&self.inner.directory, &code.url));
+            remotes.insert(code.url.clone(), remote.clone());
+            remote
+        });
+        *lock(&remote.used) = Instant::now();
+        Ok(Repository { inner: self.inner.clone(), remote, access })
+    }
+
+    /// Where an address leads by the `insteadOf` of the user's configuration.
+    pub async fn address(&self, url: &str) -> Result<String, Failure> {
+        let env = RemoteEnv::default();
+        let settings = &self.inner.settings;
+        let run = Run::remote(None, &env, settings).within(settings.list_timeout).args([
+            "ls-remote",
+            "--get-url",
+            "--end-of-options",
+            url,
+        ]);
+        let (ended, output) = self.inner.git.output(run).await.map_err(at_direct)?;
+        if !ended.is_success() {
+            return Err(at_direct(words::fault(&ended.words)));
+        }
+        Ok(String::from_utf8_lossy(&output).trim_end().to_owned())
+    }
+
+    /// How many tags were seen to have moved since the start.
+    pub fn moved_tags(&self) -> u64 {
+        self.inner.moved.load(Ordering::Relaxed)
+    }
+
+    /// Keeps what is in use, and of the rest those that were used last.
+    fn forget_idle(&self, remotes: &mut HashMap<String, Arc<Remote>>) {
+        let is_idle = |remote: &Arc<Remote>| Arc::strong_count(remote) == 1;
+        let mut idle: Vec<(Instant, String)> = remotes
+            .iter()
+            .filter(|(_, remote)| is_idle(remote))
+            .map(|(url, remote)| (*lock(&remote.used), url.clone()))
+            .collect();
+        idle.sort();
+        let surplus = idle.len().saturating_sub(self.inner.settings.max_idle);
+        for (_, url) in idle.into_iter().take(surplus) {
+            remotes.remove(&url);
+        }
+    }
+}
+
+/// A fault of a remote's repository, as it is told.
+pub(super) fn at_direct(fault: Fault) -> Failure {
+    fault.at(&Source::Direct, 1)
+}
+
+impl Inner {
+    /// For what is being made: in the same file system as the repositories.
+    pub(super) fn temporary(&self) -> PathBuf {
+        self.directory.join("tmp")
+    }
+}
+
+impl Remote {
+    fn new(directory: &Path, url: &str) -> Self {
+        // Not by its name, so that no repository lies in another and every name is a valid one.
+        let key = Sha256::of(format!("git3:{url}").as_bytes()).to_string();
+        Self {
+            url: url.to_owned(),
+            directory: directory.join(&key),
+            lock: directory.join(format!("{key}.lock")),
+            listed: Mutex::default(),
+            queue: Mutex::default(),
+            writer: tokio::sync::Mutex::default(),
+            broken: AtomicBool::new(false),
+            pins: Mutex::default(),
+            used: Mutex::new(Instant::now()),
+        }
+    }
+}
+
+impl Repository {
+    /// The address, as the module's host names it.
+    pub(super) fn url(&self) -> &str {
+        &self.remote.url
+    }
+
+    /// The branches and tags. All that ask at the same time share one `git ls-remote`.
+    pub(super) async fn refs(&self, fresh: Fresh) -> Result<Arc<Refs>, Fault> {
+        let mut listing = {
+            let mut listed = lock(&self.remote.listed);
+            let settings = &self.inner.settings;
+            if let Some((when, outcome)) = &listed.last {
+                let long = if outcome.is_ok() && fresh == Fresh::Enough {
+                    settings.refs_ttl
+                } else {
+                    settings.refs_min_interval
+                };
+                if when.elapsed() < long {
+                    return outcome.clone();
+                }
+            }
+            match &listed.running {
+                Some(running) => running.clone(),
+                None => listed.running.insert(self.clone().start_listing()).clone(),
+            }
+        };
+        match listing.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(lost_task())),
+            Err(_) => {
+                lock(&self.remote.listed).running = None;
+                Err(lost_task())
+            }
+        }
+    }
+
+    /// The last list, however old.
+    pub(super) fn known_refs(&self) -> Option<Arc<Refs>> {
+        let listed = lock(&self.remote.listed);
+        listed.last.as_ref().and_then(|(_, outcome)| outcome.clone().ok())
+    }
+
+    fn start_listing(self) -> watch::Receiver<Option<Result<Arc<Refs>, Fault>>> {
+        let (sender, receiver) = watch::channel(None);
+        let began = Instant::now();
+        tokio::spawn(async move {
+            let outcome = self.list_remote().await.map(Arc::new);
+            if let Ok(refs) = &outcome {
+                self.look_for_moved_tags(refs);
+            }
+            {
+                let mut listed = lock(&self.remote.listed);
+                listed.last = Some((began, outcome.clone()));
+                listed.running = None;
+            }
+            sender.send_replace(Some(outcome));
+        });
+        receiver
+    }
+
+    async fn list_remote(&self) -> Result<Refs, Fault> {
+        let settings = &self.inner.settings;
+        let env = self.prepare().await?;
+        let run = Run::remote(None, &env, settings).within(settings.list_timeout).args([
+            "ls-remote",
+            "-q",
+            "--end-of-options",
+            self.url(),
+        ]);
+        let mut listing = Listing::new(settings.max_refs);
+        let mut take = |bytes: &[u8]| match listing.take(bytes) {
+            Ok(()) => Wanted::More,
+            Err(fault) => Wanted::Refused(fault),
+        };
+        let ended = self.inner.git.run(run, &mut take).await?;
+        if ended.is_success() { Ok(listing.finish()) } else { Err(words::fault(&ended.words)) }
+    }
+
+    pub(super) async fn prepare(&self) -> Result<RemoteEnv, Fault> {
+        let Failure { class, stage, detail, text, .. } = match self.access.prepare(self.url()).await
+        {
+            Ok(env) => return Ok(env),
+            Err(failure) => failure,
+        };
+        let mut fault = Fault::new(class, stage, detail);
+        fault.text = text;
+        Err(fault)
+    }
+
+    /// What was answered for a tag stays its content here; that the tag is another one now must not go unnoticed.
+    fn look_for_moved_tags(&self, refs: &Refs) {
+        let mut pins = lock(&self.remote.pins);
+        let known = self.known_refs();
+        for (tag, pinned) in pins.iter_mut().flatten() {
+            let name = format!("refs/tags/{tag}");
+            let now = refs.find(&name);
+            // Said once for each move.
+            let before = known.as_ref().and_then(|known| known.find(&name));
+            if let Some(now) = now
+                && now != *pinned
+                && before != Some(now)
+            {
+                self.inner.moved.fetch_add(1, Ordering::Relaxed);
+                let (url, pinned) = (self.url(), pinned.to_string());
+                tracing::warn!(
+                    git.url = url,
+                    git.tag = &**tag,
+                    git.was = pinned,
+                    git.is = now.to_string(),
+                    "a tag was moved; what was served under it stays"
+                );
+            }
+        }
+    }
+}
+
+/// The task that was waited for is gone: the server is ending, or there is a bug.
+pub(super) fn lost_task() -> Fault {
+    Fault::new(ErrorClass::Internal, Stage::Git, "git: the task that was waited for is gone")
+}

@@ -1,0 +1,78 @@
+//! Against real repositories, with the answers of the real go command.
+
+mod vectors;
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use stoa_module::{CheckedZip, ModulePath, ModuleVersion, Version, ZipLimits, check_zip};
+use stoa_testkit::GitRemotes;
+use tempfile::TempDir;
+
+use crate::direct::{CodeModule, GitSettings, RemoteAccess, Repositories};
+use crate::discovery::{CodeRoot, RemoteEnv};
+use crate::failure::Failure;
+
+/// Leads git to the repositories of a test.
+#[derive(Debug)]
+struct Access {
+    env: RemoteEnv,
+}
+
+impl Access {
+    fn to(remotes: &GitRemotes) -> Arc<dyn RemoteAccess> {
+        let os = |text: String| OsString::from_vec(text.into_bytes());
+        let envs = remotes.environment().into_iter().map(|(name, value)| (os(name), os(value)));
+        Arc::new(Self { env: RemoteEnv { envs: envs.collect(), options: Vec::new() } })
+    }
+}
+
+impl RemoteAccess for Access {
+    fn prepare<'a>(
+        &'a self,
+        _: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<RemoteEnv, Failure>> + Send + 'a>> {
+        Box::pin(async { Ok(self.env.clone()) })
+    }
+}
+
+/// A server's repositories, empty at first.
+struct Direct {
+    repositories: Repositories,
+    access: Arc<dyn RemoteAccess>,
+    directory: TempDir,
+}
+
+impl Direct {
+    fn new(remotes: &GitRemotes, settings: GitSettings) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let repositories =
+            Repositories::new(directory.path(), settings, std::env::vars_os()).unwrap();
+        Self { repositories, access: Access::to(remotes), directory }
+    }
+
+    fn module(&self, path: &str) -> CodeModule {
+        let root: Vec<&str> = path.split('/').take(3).collect();
+        let root = root.join("/");
+        self.module_at(
+            path,
+            &CodeRoot { url: format!("https://{root}"), root, subdir: String::new() },
+        )
+    }
+
+    fn module_at(&self, path: &str, code: &CodeRoot) -> CodeModule {
+        let path = ModulePath::parse(path).unwrap();
+        let repository = self.repositories.open(code, self.access.clone()).unwrap();
+        CodeModule::new(&path, code, repository).unwrap()
+    }
+}
+
+async fn zip_of(module: &CodeModule, path: &str, version: &Version) -> Result<CheckedZip, Failure> {
+    let file = fs_err::tokio::File::from_parts(tempfile::tempfile().unwrap().into(), "a zip");
+    module.zip(version, &file, 500 << 20).await?;
+    let zip = file.into_parts().0.into_std().await;
+    let module = ModuleVersion::new(ModulePath::parse(path).unwrap(), version.clone()).unwrap();
+    Ok(check_zip(zip, &module, &ZipLimits::default()).unwrap())
+}

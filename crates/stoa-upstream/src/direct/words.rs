@@ -1,0 +1,290 @@
+//! What git's own words mean.
+//!
+//! git tells why it failed only in sentences. They are asked for in English (`LC_ALL=C`); the first line of the table
+//! below that fits decides.
+
+use stoa_module::ErrorClass;
+use url::Url;
+
+use crate::failure::{Fault, Stage};
+use crate::source::redacted;
+
+struct Meaning {
+    /// Any of these, in lower case.
+    words: &'static [&'static str],
+    class: ErrorClass,
+    /// Said after `git: `; with a hint.
+    says: &'static str,
+    /// Another try may well succeed.
+    passing: bool,
+}
+
+const fn meaning(
+    words: &'static [&'static str],
+    class: ErrorClass,
+    says: &'static str,
+    passing: bool,
+) -> Meaning {
+    Meaning { words, class, says, passing }
+}
+
+use ErrorClass::{Denied, NotFound, Timeout, Unavailable};
+
+/// From the more to the less special.
+const TABLE: &[Meaning] = &[
+    meaning(
+        &["host key verification failed", "remote host identification has changed"],
+        Unavailable,
+        "the ssh host key is not known; put it into the server's known_hosts",
+        false,
+    ),
+    // Hosts say this for repositories that do not exist as well, and of both kinds it is all that they will say.
+    meaning(
+        &["could not read username", "could not read password", "terminal prompts disabled"],
+        NotFound,
+        "no such repository, or it needs a credential that the server does not have",
+        false,
+    ),
+    meaning(
+        &[
+            "authentication failed",
+            "http basic: access denied",
+            "invalid username or password",
+            "invalid credentials",
+            "permission denied (",
+            "too many authentication failures",
+            "no supported authentication methods",
+            "returned error: 401",
+            "support for password authentication was removed",
+        ],
+        Denied,
+        "authentication failed; look at the server's credential for this host",
+        false,
+    ),
+    meaning(
+        &["load key", "bad permissions", "no such identity", "error in libcrypto"],
+        Denied,
+        "the ssh key cannot be used; look at the server's key file and its permissions",
+        false,
+    ),
+    meaning(
+        &["returned error: 403", "access denied", "you do not have permission", "not authorized"],
+        Denied,
+        "access denied; the server's credential may not read this repository",
+        false,
+    ),
+    meaning(
+        &[
+            "could not resolve host",
+            "could not resolve hostname",
+            "couldn't resolve host",
+            "name or service not known",
+            "temporary failure in name resolution",
+            "could not resolve proxy",
+        ],
+        Unavailable,
+        "the host's name cannot be resolved; look at the server's dns, or at the module's path",
+        true,
+    ),
+    meaning(
+        &[
+            "ssl certificate problem",
+            "server certificate verification failed",
+            "certificate verify failed",
+            "self-signed certificate",
+            "self signed certificate",
+            "unable to get local issuer certificate",
+            "certificate subject name",
+            "no alternative certificate subject name",
+            "ssl: certificate",
+            "error setting certificate",
+        ],
+        Unavailable,
+        "the host's certificate is not trusted; give the server its authority (http.sslCAInfo of git)",
+        false,
+    ),
+    meaning(
+        &[
+            "ssl_error_syscall",
+            "gnutls_handshake",
+            "tls connection was non-properly",
+            "ssl_connect",
+        ],
+        Unavailable,
+        "the tls connection failed",
+        true,
+    ),
+    meaning(
+        &["transport '", "protocol '"],
+        Denied,
+        "this transport is not allowed; https and ssh are, unless GIT_ALLOW_PROTOCOL says otherwise",
+        false,
+    ),
+    meaning(&["returned error: 429"], Unavailable, "the host asks for fewer requests", true),
+    meaning(&["returned error: 5"], Unavailable, "the host has an error", true),
+    meaning(
+        &[
+            "repository not found",
+            "repository '",
+            "project you were looking for could not be found",
+            "does not appear to be a git repository",
+            "repository does not exist",
+            "requested repository either does not exist",
+            "cannot find repository",
+            "no such project",
+            "returned error: 404",
+            "returned error: 410",
+            "not found: did you run git update-server-info",
+            "does not exist",
+        ],
+        NotFound,
+        "no such repository, or the server's credential may not see it",
+        false,
+    ),
+    meaning(
+        &[
+            "connection refused",
+            "connection reset",
+            "connection closed by",
+            "failed to connect",
+            "couldn't connect",
+            "no route to host",
+            "network is unreachable",
+            "connection timed out",
+            "operation timed out",
+            "broken pipe",
+        ],
+        Unavailable,
+        "the host cannot be reached",
+        true,
+    ),
+    meaning(&["operation too slow", "timed out"], Timeout, "the host is too slow", true),
+    meaning(
+        &[
+            "early eof",
+            "the remote end hung up",
+            "unexpected disconnect",
+            "rpc failed",
+            "invalid index-pack output",
+            "bad band",
+            "protocol error",
+        ],
+        Unavailable,
+        "the connection broke off",
+        true,
+    ),
+    meaning(
+        &["no space left on device", "disk quota exceeded"],
+        ErrorClass::Full,
+        "no room on the server's disk",
+        false,
+    ),
+];
+
+/// Words by which git says that what it has here is broken.
+const BROKEN: &[&str] = &[
+    "not a git repository",
+    "bad object",
+    "corrupt",
+    "is empty",
+    "unable to read",
+    "could not parse",
+    "failed to read",
+    "cannot read",
+    "missing blob",
+    "missing tree",
+    "missing commit",
+    "broken link",
+    "inflate:",
+    "index file",
+    "packfile",
+    "bad config",
+    "fatal: bad",
+    "shallow file has changed",
+    "mismatched algorithms",
+    "did not receive expected object",
+    "missing necessary objects",
+    "revision walk setup failed",
+    "unresolved deltas",
+];
+
+/// The remote's name of the ref that is not there any more.
+pub(super) fn missing_ref(words: &str) -> Option<&str> {
+    words.lines().find_map(|line| {
+        let (_, after) = line.split_once("couldn't find remote ref ")?;
+        Some(after.trim())
+    })
+}
+
+/// Whether a repository of ours seems to be broken, so that only fetching it anew can help.
+pub(super) fn is_broken(words: &str) -> bool {
+    let lower = words.to_ascii_lowercase();
+    // A remote's own trouble is not ours.
+    let ours = lower.lines().filter(|line| !line.starts_with("remote:"));
+    ours.clone().any(|line| BROKEN.iter().any(|word| line.contains(word)))
+}
+
+/// Whether the words leave no doubt that asking in another way would not help.
+pub(super) fn is_final(words: &str) -> bool {
+    recognise(words).is_some()
+}
+
+/// The fault that git's words tell of.
+pub(super) fn fault(words: &str) -> Fault {
+    let mut fault = match recognise(words) {
+        Some(meaning) => {
+            let fault = Fault::new(meaning.class, Stage::Git, format!("git: {}", meaning.says));
+            if meaning.passing { fault.passing() } else { fault }
+        }
+        None => Fault::new(ErrorClass::Unavailable, Stage::Git, "git: the command failed"),
+    };
+    fault.text = own_words(words);
+    fault
+}
+
+fn recognise(words: &str) -> Option<&'static Meaning> {
+    let lower = words.to_ascii_lowercase();
+    TABLE.iter().find(|meaning| meaning.words.iter().any(|word| lower.contains(word)))
+}
+
+/// The line that says most, without credentials, at most 200 characters.
+fn own_words(words: &str) -> Option<String> {
+    let lines: Vec<&str> =
+        words.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect();
+    let rank = |line: &&&str| {
+        let lower = line.to_ascii_lowercase();
+        // The line that decided is the one to show; else git's own conclusion.
+        let decisive = TABLE.iter().any(|m| m.words.iter().any(|word| lower.contains(word)));
+        (decisive, lower.starts_with("fatal:") || lower.starts_with("error:"))
+    };
+    // Of equals the last: that is where git concludes.
+    let line = lines.iter().max_by_key(rank)?;
+    let shown: String =
+        without_credentials(line).chars().filter(|c| !c.is_control()).take(200).collect();
+    (!shown.is_empty()).then_some(shown)
+}
+
+/// Replaces each address in a line by one without user, password and query.
+fn without_credentials(line: &str) -> String {
+    let mut shown = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(at) = rest.find("://") {
+        let is_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+        let start = rest[..at]
+            .rfind(|c| !is_scheme(c))
+            .map_or(0, |before| before + rest[before..].chars().next().map_or(1, char::len_utf8));
+        let ends = |c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '<' | '>');
+        let end = rest[at..].find(ends).map_or(rest.len(), |end| at + end);
+        shown.push_str(&rest[..start]);
+        match Url::parse(&rest[start..end]) {
+            Ok(url) => shown.push_str(&redacted(&url)),
+            // What cannot be read cannot be shown without risk.
+            Err(_) => shown.push_str("(address)"),
+        }
+        rest = &rest[end..];
+    }
+    shown + rest
+}
+
+#[cfg(test)]
+mod tests;
