@@ -93,7 +93,10 @@ pub(super) struct Growth {
 
 impl std::fmt::Debug for Growth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Growth").field("most", &self.most).field("what", &self.what).finish()
+        f.debug_struct("Growth")
+            .field("most", &self.most)
+            .field("what", &self.what)
+            .finish_non_exhaustive()
     }
 }
 

@@ -393,7 +393,7 @@ impl Work<'_> {
         };
         if remote.broken.swap(false, Ordering::SeqCst) || !is_right() {
             *self.writer = Writer { is_swept: true, complete: None };
-            *lock(&remote.pins) = None;
+            *lock(&remote.pins) = Some(HashMap::new());
             discard(&remote.directory, &inner.temporary()).await?;
             let made = tempfile::Builder::new().prefix("init-").tempdir_in(inner.temporary())?;
             let run = Run::local(made.path(), &inner.settings)

@@ -19,6 +19,9 @@ use crate::direct::versions::{Bases, Found, GoMods, Place, retracted};
 use crate::discovery::CodeRoot;
 use crate::failure::{Failure, Fault, Stage};
 
+/// No name of a branch or tag is longer, and no hash.
+const MAX_REVISION: usize = 255;
+
 /// A module in a repository.
 #[derive(Debug, Clone)]
 pub struct CodeModule {
@@ -158,6 +161,14 @@ impl CodeModule {
     }
 
     async fn try_query(&self, revision: &str) -> Result<String, Fault> {
+        if revision.is_empty()
+            || revision.len() > MAX_REVISION
+            || revision.starts_with('-')
+            || revision.contains(char::is_control)
+        {
+            let shown: String = revision.chars().take(MAX_REVISION).collect();
+            return Err(not_found(format!("malformed revision {shown:?}")));
+        }
         let is_short = semver::canonical(revision)
             .is_some_and(|canonical| canonical != revision && !revision.contains(['-', '+']));
         if is_short {
@@ -688,17 +699,16 @@ impl CodeModule {
         let found = self.find(&commit, version.as_str())?;
         let directory = found.directory;
         let id = commit.snapshot.id;
-        let archive = match self.repository.archive(id, &directory).await? {
-            Some(archive) => archive,
-            None => {
-                // What was broken is fetched anew once.
-                let commit = self.version(version).await?;
-                let again = self.repository.archive(commit.snapshot.id, &directory).await?;
-                again.ok_or_else(|| {
-                    let detail = "git: the repository is broken, even after it was fetched anew";
-                    Fault::new(ErrorClass::Internal, Stage::Git, detail)
-                })?
-            }
+        let archive = if let Some(archive) = self.repository.archive(id, &directory).await? {
+            archive
+        } else {
+            // What was broken is fetched anew once.
+            let commit = self.version(version).await?;
+            let again = self.repository.archive(commit.snapshot.id, &directory).await?;
+            again.ok_or_else(|| {
+                let detail = "git: the repository is broken, even after it was fetched anew";
+                Fault::new(ErrorClass::Internal, Stage::Git, detail)
+            })?
         };
         let license = if directory.is_empty() {
             None

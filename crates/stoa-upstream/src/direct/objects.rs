@@ -48,7 +48,9 @@ impl Repository {
             if file.contains('\n') {
                 return Err(malformed("a name of a file holds a newline"));
             }
-            input.push_str(&format!("{revision}:{file}\n"));
+            for piece in [revision, ":", file, "\n"] {
+                input.push_str(piece);
+            }
         }
         let run = Run::local(&self.remote.directory, &self.inner.settings)
             .args(["cat-file", "--batch"])

@@ -232,9 +232,11 @@ fn is_ref_name(name: &str) -> bool {
     !name.contains(bad)
         && !name.contains("..")
         && !name.contains("@{")
-        && name
-            .split('/')
-            .all(|part| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock"))
+        && name.split('/').all(|part| {
+            !part.is_empty()
+                && !part.starts_with('.')
+                && part.rsplit_once('.').is_none_or(|(_, end)| end != "lock")
+        })
         && !name.ends_with('.')
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::direct::GitSettings;
 use crate::direct::command::{Git, Run, Wanted};
 use crate::direct::fetch::{Queue, Writer};
-use crate::direct::refs::{Listing, ObjectId, Refs};
+use crate::direct::refs::{self, ObjectId, Refs};
 use crate::direct::words;
 use crate::discovery::{CodeRoot, RemoteEnv};
 use crate::failure::{Failure, Fault, Stage};
@@ -75,9 +75,11 @@ pub(super) struct Remote {
 /// The outcome of `git ls-remote`, and one that is under way.
 #[derive(Debug, Default)]
 struct Listed {
-    last: Option<(Instant, Result<Arc<Refs>, Fault>)>,
-    running: Option<watch::Receiver<Option<Result<Arc<Refs>, Fault>>>>,
+    last: Option<(Instant, Listing)>,
+    running: Option<watch::Receiver<Option<Listing>>>,
 }
+
+type Listing = Result<Arc<Refs>, Fault>;
 
 /// How new a list of branches and tags must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,7 +209,7 @@ impl Repository {
     }
 
     /// The branches and tags. All that ask at the same time share one `git ls-remote`.
-    pub(super) async fn refs(&self, fresh: Fresh) -> Result<Arc<Refs>, Fault> {
+    pub(super) async fn refs(&self, fresh: Fresh) -> Listing {
         let mut listing = {
             let mut listed = lock(&self.remote.listed);
             let settings = &self.inner.settings;
@@ -241,7 +243,7 @@ impl Repository {
         listed.last.as_ref().and_then(|(_, outcome)| outcome.clone().ok())
     }
 
-    fn start_listing(self) -> watch::Receiver<Option<Result<Arc<Refs>, Fault>>> {
+    fn start_listing(self) -> watch::Receiver<Option<Listing>> {
         let (sender, receiver) = watch::channel(None);
         let began = Instant::now();
         tokio::spawn(async move {
@@ -268,7 +270,7 @@ impl Repository {
             "--end-of-options",
             self.url(),
         ]);
-        let mut listing = Listing::new(settings.max_refs);
+        let mut listing = refs::Listing::new(settings.max_refs);
         let mut take = |bytes: &[u8]| match listing.take(bytes) {
             Ok(()) => Wanted::More,
             Err(fault) => Wanted::Refused(fault),
@@ -278,14 +280,11 @@ impl Repository {
     }
 
     pub(super) async fn prepare(&self) -> Result<RemoteEnv, Fault> {
-        let Failure { class, stage, detail, text, .. } = match self.access.prepare(self.url()).await
-        {
-            Ok(env) => return Ok(env),
-            Err(failure) => failure,
-        };
-        let mut fault = Fault::new(class, stage, detail);
-        fault.text = text;
-        Err(fault)
+        self.access.prepare(self.url()).await.map_err(|failure| {
+            let mut fault = Fault::new(failure.class, failure.stage, failure.detail);
+            fault.text = failure.text;
+            fault
+        })
     }
 
     /// What was answered for a tag stays its content here; that the tag is another one now must not go unnoticed.

@@ -41,8 +41,8 @@ impl Default for GitSettings {
         Self {
             max_remote_commands: 8,
             max_local_commands: 16,
-            queue_timeout: Duration::from_secs(60),
-            stall_timeout: Duration::from_secs(60),
+            queue_timeout: Duration::from_mins(1),
+            stall_timeout: Duration::from_mins(1),
             fetch_timeout: Duration::from_hours(1),
             list_timeout: Duration::from_mins(1),
             local_timeout: Duration::from_mins(5),

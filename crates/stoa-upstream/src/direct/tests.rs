@@ -1,9 +1,12 @@
 //! Against real repositories, with the answers of the real go command.
 
+mod against_go;
+mod fetching;
 mod vectors;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -42,15 +45,42 @@ impl RemoteAccess for Access {
 struct Direct {
     repositories: Repositories,
     access: Arc<dyn RemoteAccess>,
-    directory: TempDir,
+    directory: Arc<TempDir>,
 }
 
 impl Direct {
     fn new(remotes: &GitRemotes, settings: GitSettings) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let repositories =
-            Repositories::new(directory.path(), settings, std::env::vars_os()).unwrap();
+        Self::with_path(remotes, settings, &std::env::var("PATH").unwrap())
+    }
+
+    /// Where commands are looked for elsewhere.
+    fn with_path(remotes: &GitRemotes, settings: GitSettings, path: &str) -> Self {
+        let directory = Arc::new(tempfile::tempdir().unwrap());
+        Self::at(directory, remotes, settings, path)
+    }
+
+    /// Another process in the same directory.
+    fn again(&self, remotes: &GitRemotes) -> Self {
+        let path = std::env::var("PATH").unwrap();
+        Self::at(self.directory.clone(), remotes, GitSettings::default(), &path)
+    }
+
+    fn at(
+        directory: Arc<TempDir>,
+        remotes: &GitRemotes,
+        settings: GitSettings,
+        path: &str,
+    ) -> Self {
+        let environment = [("PATH".into(), path.into())];
+        let repositories = Repositories::new(directory.path(), settings, environment).unwrap();
         Self { repositories, access: Access::to(remotes), directory }
+    }
+
+    /// The bare repository, where there is one.
+    fn repository(&self) -> PathBuf {
+        let entries = fs_err::read_dir(self.directory.path()).unwrap();
+        let is_repository = |path: &PathBuf| path.join("HEAD").exists();
+        entries.map(|entry| entry.unwrap().path()).find(is_repository).unwrap()
     }
 
     fn module(&self, path: &str) -> CodeModule {

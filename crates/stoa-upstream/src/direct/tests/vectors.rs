@@ -52,14 +52,14 @@ async fn the_answers_of_the_go_command() {
         return;
     }
     let remotes = GitRemotes::of_fixtures();
-    let mut wrong = String::new();
+    let mut wrong = Vec::new();
     for line in GIT_VECTORS.lines() {
         let direct = Direct::new(&remotes, GitSettings::default());
         if let Err(found) = check(&direct, line).await {
-            wrong.push_str(&format!("{line}\n  found: {found}\n"));
+            wrong.push(format!("{line}\n  found: {found}"));
         }
     }
-    assert!(wrong.is_empty(), "\n{wrong}");
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
 /// And all in one server, where what one asks has been fetched for another before; from the end, too.
@@ -70,16 +70,16 @@ async fn the_same_answers_in_any_order() {
     }
     let remotes = GitRemotes::of_fixtures();
     let lines: Vec<&str> = GIT_VECTORS.lines().collect();
-    let mut wrong = String::new();
+    let mut wrong = Vec::new();
     for lines in [lines.clone(), lines.into_iter().rev().collect()] {
         let direct = Direct::new(&remotes, GitSettings::default());
         for line in lines {
             if let Err(found) = check(&direct, line).await {
-                wrong.push_str(&format!("{line}\n  found: {found}\n"));
+                wrong.push(format!("{line}\n  found: {found}"));
             }
         }
     }
-    assert!(wrong.is_empty(), "\n{wrong}");
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
 #[tokio::test]

@@ -1,0 +1,508 @@
+//! What is fetched, how often, and what happens when a remote or a repository here is not as it should be.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use stoa_module::{ErrorClass, H1, Info, ModuleVersion, Version};
+use stoa_testkit::{GitRemotes, require_git};
+
+use super::{Direct, zip_of};
+use crate::direct::GitSettings;
+use crate::failure::Failure;
+
+const R: &str = "github.com/ex/r";
+
+fn version(text: &str) -> Version {
+    Version::parse(text).unwrap()
+}
+
+/// Done to a bare repository.
+type Damage<'d> = &'d dyn Fn(&Path);
+
+/// A `git` in front of the real one, which notes what it is run with.
+struct Witness(tempfile::TempDir);
+
+impl Witness {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let path = std::env::var("PATH").unwrap();
+        let program = root.path().join("git");
+        let log = root.path().join("log");
+        let script = format!(
+            "#!/bin/sh\necho \"$*\" >> '{}'\nPATH='{path}' exec git \"$@\"\n",
+            log.display()
+        );
+        fs_err::write(&program, script).unwrap();
+        fs_err::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        fs_err::write(log, "").unwrap();
+        Self(root)
+    }
+
+    fn path(&self) -> String {
+        format!("{}:{}", self.0.path().display(), std::env::var("PATH").unwrap())
+    }
+
+    /// How many commands of this name were run, and with this among their arguments.
+    fn count(&self, command: &str, with: &str) -> usize {
+        let log = fs_err::read_to_string(self.0.path().join("log")).unwrap();
+        let is_one = |line: &&str| line.contains(&format!(" {command} ")) && line.contains(with);
+        log.lines().filter(is_one).count()
+    }
+}
+
+/// A repository with some tagged versions.
+fn tagged(remotes: &GitRemotes, name: &str, versions: usize) {
+    remotes.init(name);
+    remotes.write(name, "go.mod", format!("module github.com/ex/{name}\n"));
+    for at in 0..versions {
+        remotes.write(name, "a.go", format!("package a // {at}\n"));
+        remotes.commit(name, 1_700_000_000 + i64::try_from(at).unwrap());
+        remotes.git(name, &["tag", &format!("v1.0.{at}")]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_at_once_are_one_clone() {
+    if !require_git() {
+        return;
+    }
+    let remotes = GitRemotes::new();
+    tagged(&remotes, "m", 20);
+    let witness = Witness::new();
+    let direct = Direct::with_path(&remotes, GitSettings::default(), &witness.path());
+    let mut asked = tokio::task::JoinSet::new();
+    for at in 0..20 {
+        let module = direct.module("github.com/ex/m");
+        asked.spawn(async move {
+            let version = version(&format!("v1.0.{at}"));
+            let zip = zip_of(&module, "github.com/ex/m", &version).await.unwrap();
+            assert_eq!(zip.files, 2);
+        });
+    }
+    while let Some(done) = asked.join_next().await {
+        done.unwrap();
+    }
+    assert_eq!(witness.count("ls-remote", ""), 1);
+    assert_eq!(witness.count("init", ""), 1);
+    assert_eq!(witness.count("fetch", ""), 1);
+}
+
+#[tokio::test]
+async fn what_is_here_asks_nobody() {
+    if !require_git() {
+        return;
+    }
+    let remotes = GitRemotes::of_fixtures();
+    let witness = Witness::new();
+    let direct = Direct::with_path(&remotes, GitSettings::default(), &witness.path());
+    let module = direct.module(R);
+    module.info(&version("v1.0.1")).await.unwrap();
+    fs_err::remove_dir_all(remotes.path("r")).unwrap();
+    module.go_mod(&version("v1.0.1")).await.unwrap();
+    zip_of(&module, R, &version("v1.0.1")).await.unwrap();
+    let pseudo = module.info(&version("v0.0.0-20240102030405-a3ab0831a0ed")).await.unwrap();
+    assert!(pseudo.contains(r#""Time":"2024-01-02T03:04:05Z""#), "{pseudo}");
+    assert_eq!((witness.count("ls-remote", ""), witness.count("fetch", "")), (1, 1));
+    let failure = module.info(&version("v9.9.9")).await.map(drop);
+    // The list is new enough not to ask again at once.
+    assert_eq!(failure.map_err(|failure| failure.class), Err(ErrorClass::NotFound));
+}
+
+#[tokio::test]
+async fn history_is_fetched_once_and_added_to() {
+    if !require_git() {
+        return;
+    }
+    let remotes = GitRemotes::new();
+    tagged(&remotes, "m", 3);
+    remotes.commit("m", 1_700_001_000);
+    let settings = GitSettings {
+        refs_ttl: Duration::ZERO,
+        refs_min_interval: Duration::ZERO,
+        ..GitSettings::default()
+    };
+    let witness = Witness::new();
+    let direct = Direct::with_path(&remotes, settings, &witness.path());
+    let module = direct.module("github.com/ex/m");
+    module.info(&version("v1.0.1")).await.unwrap();
+    assert_eq!(witness.count("fetch", "--depth=1"), 1);
+    let main = module.query("main").await.unwrap();
+    assert!(main.contains(r#""Version":"v1.0.3-0.20231114223000-"#), "{main}");
+    assert_eq!(witness.count("fetch", "--unshallow"), 1);
+    // From now on nothing is cut off any more.
+    remotes.write("m", "b.go", "package a\n");
+    let commit = remotes.commit("m", 1_700_002_000);
+    remotes.git("m", &["tag", "v1.1.0"]);
+    module.info(&version("v1.1.0")).await.unwrap();
+    assert_eq!(witness.count("fetch", "--depth=1"), 1);
+    assert_eq!(witness.count("fetch", "--unshallow"), 1);
+    let pseudo = format!("v1.0.3-0.20231114224640-{}", &commit[..12]);
+    module.info(&version(&pseudo)).await.unwrap();
+    assert_eq!(witness.count("fetch", "refs/heads/*"), 2, "with the one before --unshallow");
+}
+
+#[tokio::test]
+async fn a_new_tag_is_seen_at_once_and_a_moved_one_stays() {
+    if !require_git() {
+        return;
+    }
+    let remotes = GitRemotes::new();
+    tagged(&remotes, "m", 1);
+    let settings = GitSettings { refs_min_interval: Duration::ZERO, ..GitSettings::default() };
+    let direct = Direct::new(&remotes, settings);
+    let module = direct.module("github.com/ex/m");
+    let first = module.info(&version("v1.0.0")).await.unwrap();
+    assert_eq!(module.info(&version("v1.0.1")).await.unwrap_err().class, ErrorClass::NotFound);
+
+    remotes.write("m", "b.go", "package a\n");
+    remotes.commit("m", 1_700_001_000);
+    remotes.git("m", &["tag", "v1.0.1"]);
+    remotes.git("m", &["tag", "-f", "v1.0.0"]);
+    module.info(&version("v1.0.1")).await.unwrap();
+    assert_eq!(module.info(&version("v1.0.0")).await.unwrap(), first);
+    assert_eq!(zip_of(&module, "github.com/ex/m", &version("v1.0.0")).await.unwrap().files, 2);
+    assert_eq!(zip_of(&module, "github.com/ex/m", &version("v1.0.1")).await.unwrap().files, 3);
+    assert_eq!(direct.repositories.moved_tags(), 1);
+    // It was said once.
+    module.info(&version("v9.9.9")).await.unwrap_err();
+    assert_eq!(direct.repositories.moved_tags(), 1);
+    // A later process knows it as well, once it was written down.
+    let repository = direct.repository();
+    for _ in 0..500 {
+        if repository.join("refs/stoa/tags/v1.0.0").exists() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let again = direct.again(&remotes);
+    assert_eq!(again.module("github.com/ex/m").info(&version("v1.0.0")).await.unwrap(), first);
+}
+
+#[tokio::test]
+async fn a_broken_repository_is_fetched_anew() {
+    if !require_git() {
+        return;
+    }
+    let remotes = GitRemotes::of_fixtures();
+    let packs = |repository: &Path| -> Vec<PathBuf> {
+        let entries = fs_err::read_dir(repository.join("objects/pack")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    };
+    // They are not writable.
+    let rewrite = |path: &Path, bytes: &[u8]| {
+        fs_err::remove_file(path).unwrap();
+        fs_err::write(path, bytes).unwrap();
+    };
+    let empty_packs = |repository: &Path| {
+        for pack in packs(repository) {
+            rewrite(&pack, b"");
+        }
+    };
+    let no_packs = |repository: &Path| {
+        for pack in packs(repository) {
+            fs_err::remove_file(pack).unwrap();
+        }
+    };
+    let torn_packs = |repository: &Path| {
+        let is_pack = |path: &&PathBuf| path.extension().is_some_and(|end| end == "pack");
+        for pack in packs(repository).iter().filter(is_pack) {
+            let mut bytes = fs_err::read(pack).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle..].fill(0);
+            rewrite(pack, &bytes);
+        }
+    };
+    let no_head = |repository: &Path| fs_err::remove_file(repository.join("HEAD")).unwrap();
+    let bad_config = |repository: &Path| rewrite(&repository.join("config"), b"[core");
+    let breaks: [(&str, Damage<'_>); 5] = [
+        ("empty packs", &empty_packs),
+        ("no packs", &no_packs),
+        ("torn packs", &torn_packs),
+        ("no HEAD", &no_head),
+        ("bad config", &bad_config),
+    ];
+    for (what, break_it) in breaks {
+        let direct = Direct::new(&remotes, GitSettings::default());
+        let module = direct.module(R);
+        let before = zip_of(&module, R, &version("v1.0.1")).await.unwrap();
+        break_it(&direct.repository());
+        for direct in [&direct, &direct.again(&remotes)] {
+            let module = direct.module(R);
+            let main =
+                module.query("main").await.unwrap_or_else(|failure| panic!("{what}: {failure}"));
+            let main = Info::parse(main.as_bytes()).unwrap().version;
+            zip_of(&module, R, &main).await.unwrap_or_else(|failure| panic!("{what}: {failure}"));
+            let after = zip_of(&module, R, &version("v1.0.1")).await;
+            assert_eq!(
+                after.unwrap_or_else(|failure| panic!("{what}: {failure}")),
+                before,
+                "{what}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_killed_git_leaves_is_swept() {
+    if !require_git() {
+        return;
+    }
+    let remotes = GitRemotes::of_fixtures();
+    let direct = Direct::new(&remotes, GitSettings::default());
+    direct.module(R).info(&version("v1.0.1")).await.unwrap();
+    let repository = direct.repository();
+    let left = [
+        "shallow.lock",
+        "packed-refs.lock",
+        "refs/tags/v1.0.0.lock",
+        "objects/pack/tmp_pack_x",
+        "config.lock",
+    ];
+    for name in left {
+        fs_err::write(repository.join(name), "x").unwrap();
+    }
+    let again = direct.again(&remotes);
+    again.module(R).info(&version("v1.0.0")).await.unwrap();
+    again.module(R).query("main").await.unwrap();
+    for name in left {
+        assert!(!repository.join(name).exists(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn packs_are_joined() {
+    if !require_git() {
+        return;
+    }
+    let remotes = GitRemotes::new();
+    tagged(&remotes, "m", 8);
+    let settings = GitSettings { max_packs: 3, ..GitSettings::default() };
+    let direct = Direct::new(&remotes, settings);
+    for at in 0..8 {
+        direct.module("github.com/ex/m").info(&version(&format!("v1.0.{at}"))).await.unwrap();
+    }
+    let entries = fs_err::read_dir(direct.repository().join("objects/pack")).unwrap();
+    let is_pack = |path: PathBuf| path.extension().is_some_and(|extension| extension == "pack");
+    let packs = entries.filter(|entry| is_pack(entry.as_ref().unwrap().path())).count();
+    assert!(packs <= 4, "{packs} packs");
+    zip_of(&direct.module("github.com/ex/m"), "github.com/ex/m", &version("v1.0.0")).await.unwrap();
+}
+
+#[tokio::test]
+async fn two_processes_share_a_repository() {
+    if !require_git() {
+        return;
+    }
+    let remotes = GitRemotes::new();
+    tagged(&remotes, "m", 6);
+    let first = Direct::new(&remotes, GitSettings::default());
+    let second = first.again(&remotes);
+    let mut asked = tokio::task::JoinSet::new();
+    for at in 0..6 {
+        let module = if at % 2 == 0 { &first } else { &second }.module("github.com/ex/m");
+        asked.spawn(async move { module.info(&version(&format!("v1.0.{at}"))).await.unwrap() });
+    }
+    while let Some(done) = asked.join_next().await {
+        done.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn hashes_of_sha256() {
+    if !require_git() {
+        return;
+    }
+    let remotes = GitRemotes::new();
+    fs_err::create_dir_all(remotes.path("s")).unwrap();
+    remotes.git("s", &["init", "-q", "--object-format=sha256"]);
+    remotes.write("s", "go.mod", "module github.com/ex/s\n");
+    let commit = remotes.commit("s", 1_700_000_000);
+    assert_eq!(commit.len(), 64);
+    let direct = Direct::new(&remotes, GitSettings::default());
+    let module = direct.module("github.com/ex/s");
+    let info = module.query("main").await.unwrap();
+    let expected = version(&format!("v0.0.0-20231114221320-{}", &commit[..12]));
+    assert_eq!(Info::parse(info.as_bytes()).unwrap().version, expected);
+    assert_eq!(module.query(&commit).await.map(|_| ()), Ok(()));
+    zip_of(&module, "github.com/ex/s", &expected).await.unwrap();
+}
+
+/// What a hostile or unlucky repository may hold.
+#[tokio::test]
+async fn bad_repositories() {
+    if !require_git() {
+        return;
+    }
+    let remotes = GitRemotes::new();
+    tagged(&remotes, "m", 1);
+    remotes.write("m", "evil", "");
+    let git = |args: &[&str]| remotes.git("m", args).trim().to_owned();
+    let blob = git(&["rev-parse", "HEAD:a.go"]);
+    git(&["tag", "v1.2.0", &blob]);
+    git(&["tag", "v1.3.0", "HEAD^{tree}"]);
+    git(&["tag", "-m", "t", "v1.4.0", &blob]);
+    // A submodule whose address would be a command, and links out of the tree.
+    remotes.write(
+        "m",
+        ".gitmodules",
+        "[submodule \"x\"]\n\tpath = x\n\turl = ext::sh -c touch% /tmp/stoa-pwned\n",
+    );
+    let head = git(&["rev-parse", "HEAD"]);
+    git(&["update-index", "--add", "--cacheinfo", &format!("160000,{head},x")]);
+    fs_err::os::unix::fs::symlink("/etc/passwd", remotes.path("m").join("link")).unwrap();
+    remotes.write("m", ".gitattributes", "* filter=evil diff=evil\na.go export-ignore\n");
+    remotes.git("m", &["add", ".gitattributes", ".gitmodules", "link", "evil"]);
+    remotes.git("m", &["commit", "-q", "-m", "c"]);
+    git(&["tag", "v1.5.0"]);
+
+    let direct = Direct::new(&remotes, GitSettings::default());
+    let module = direct.module("github.com/ex/m");
+    for tag in ["v1.2.0", "v1.3.0", "v1.4.0"] {
+        let failure = module.info(&version(tag)).await.unwrap_err();
+        assert_eq!(failure.class, ErrorClass::NotFound, "{tag}: {failure}");
+    }
+    let zip = zip_of(&module, "github.com/ex/m", &version("v1.5.0")).await.unwrap();
+    assert_eq!(zip.files, 5, "without the link and the submodule");
+    for revision in [
+        "--upload-pack=touch /tmp/stoa-pwned",
+        "-x",
+        "main:a",
+        "main^",
+        "main~1",
+        "HEAD@{1}",
+        "@",
+        "ext::sh",
+        "a\nb",
+        "\u{0}",
+        "",
+        "refs/heads/main",
+        "../x",
+        "$(true)",
+    ] {
+        let failure = module.query(revision).await.unwrap_err();
+        assert_eq!(failure.class, ErrorClass::NotFound, "{revision:?}: {failure}");
+        assert!(!failure.to_string().contains('\n'), "{failure:?}");
+    }
+    assert!(!Path::new("/tmp/stoa-pwned").exists());
+}
+
+#[tokio::test]
+async fn bounds() {
+    if !require_git() {
+        return;
+    }
+    let remotes = GitRemotes::new();
+    tagged(&remotes, "m", 3);
+    let check = async |settings: GitSettings, expected: &str| {
+        let direct = Direct::new(&remotes, settings);
+        let module = direct.module("github.com/ex/m");
+        let outcome = zip_of(&module, "github.com/ex/m", &version("v1.0.0")).await;
+        let failure: Failure = outcome.map(|zip| zip.h1).unwrap_err();
+        assert!(failure.to_string().contains(expected), "{failure}");
+    };
+    let settings = GitSettings::default;
+    check(GitSettings { max_refs: 3, ..settings() }, "more than 3 branches and tags").await;
+    check(GitSettings { max_archive_bytes: 1, ..settings() }, "more than 4 bytes").await;
+    check(GitSettings { max_archive_bytes: 50, ..settings() }, "more than 50 bytes").await;
+
+    // Small as long as it is packed.
+    let big = remotes.path("m").join("big");
+    fs_err::File::create(&big).unwrap().set_len(30 << 20).unwrap();
+    remotes.commit("m", 1_700_001_000);
+    remotes.git("m", &["tag", "v1.1.0"]);
+    let direct = Direct::new(&remotes, GitSettings { max_archive_bytes: 1 << 20, ..settings() });
+    let module = direct.module("github.com/ex/m");
+    let failure =
+        zip_of(&module, "github.com/ex/m", &version("v1.1.0")).await.map(|zip| zip.h1).unwrap_err();
+    assert_eq!(failure.class, ErrorClass::NotFound);
+    assert!(failure.to_string().contains("more than 4194304 bytes"), "{failure}");
+    // The others are not harmed.
+    module.info(&version("v1.1.0")).await.unwrap();
+    zip_of(&module, "github.com/ex/m", &version("v1.0.0")).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_artifact_that_fails_fails_alone() {
+    if !require_git() {
+        return;
+    }
+    let remotes = GitRemotes::of_fixtures();
+    let direct = Direct::new(&remotes, GitSettings::default());
+    for name in ["bad1", "bad2", "bad3"] {
+        let path = format!("github.com/ex/{name}");
+        let module = direct.module(&path);
+        module.info(&version("v1.0.0")).await.unwrap();
+        let go_mod = module.go_mod(&version("v1.0.0")).await.unwrap();
+        H1::of_go_mod(&go_mod);
+        let failure =
+            zip_of(&module, &path, &version("v1.0.0")).await.map(|zip| zip.h1).unwrap_err();
+        assert_eq!(failure.class, ErrorClass::NotFound, "{failure}");
+        assert!(failure.to_string().contains("there can be no module zip"), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_does_not_undo_the_fetch() {
+    if !require_git() {
+        return;
+    }
+    let remotes = GitRemotes::of_fixtures();
+    let witness = Witness::new();
+    let direct = Direct::with_path(&remotes, GitSettings::default(), &witness.path());
+    let module = direct.module(R);
+    let impatient = module.clone();
+    let asking = tokio::spawn(async move { impatient.info(&version("v1.0.1")).await });
+    while witness.count("fetch", "") == 0 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    asking.abort();
+    module.info(&version("v1.0.1")).await.unwrap();
+    assert!(witness.count("fetch", "") <= 2);
+    assert_eq!(witness.count("ls-remote", ""), 1);
+}
+
+#[tokio::test]
+async fn missing_tags_of_directories_have_a_hint() {
+    if !require_git() {
+        return;
+    }
+    let remotes = GitRemotes::of_fixtures();
+    let direct = Direct::new(&remotes, GitSettings::default());
+    let failure =
+        direct.module("github.com/ex/r/sub/dir").info(&version("v1.0.1")).await.unwrap_err();
+    assert_eq!(
+        failure.to_string(),
+        "direct: git: unknown revision sub/dir/v1.0.1: versions of a module in the directory sub/dir are tagged \
+         sub/dir/v1.2.3; the tag v1.0.1 is one of the repository's root"
+    );
+    let failure = direct.module("github.com/ex/nothing").list().await.unwrap_err();
+    assert_eq!(failure.class, ErrorClass::NotFound, "{failure}");
+    assert!(failure.to_string().contains("no such repository"), "{failure}");
+}
+
+/// Go 1.25's fourth field of `go-import`, and paths whose root is the whole of them.
+#[tokio::test]
+async fn roots_and_directories() {
+    if !require_git() {
+        return;
+    }
+    let remotes = GitRemotes::of_fixtures();
+    let direct = Direct::new(&remotes, GitSettings::default());
+    let code = |root: &str, subdir: &str| crate::discovery::CodeRoot {
+        root: root.to_owned(),
+        url: "https://github.com/ex/r".to_owned(),
+        subdir: subdir.to_owned(),
+    };
+    let module = direct.module_at("example.com/d", &code("example.com/d", "sub/dir"));
+    assert_eq!(module.list().await.unwrap(), "v1.2.3\n");
+    let zip = zip_of(&module, "example.com/d", &version("v1.2.3")).await.unwrap();
+    let same = direct.module("github.com/ex/r/sub/dir");
+    let other = zip_of(&same, "github.com/ex/r/sub/dir", &version("v1.2.3")).await.unwrap();
+    assert_eq!((zip.files, zip.uncompressed_bytes), (other.files, other.uncompressed_bytes));
+    let path = stoa_module::ModulePath::parse("example.com/d").unwrap();
+    let outside = code("example.com/d", "../x");
+    let repository = direct.repositories.open(&outside, direct.access.clone()).unwrap();
+    assert!(crate::direct::CodeModule::new(&path, &outside, repository).is_err());
+    let _ = ModuleVersion::parse("example.com/d@v1.2.3").unwrap();
+}
