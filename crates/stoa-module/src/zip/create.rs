@@ -257,8 +257,9 @@ fn unpack<R: Read + Seek>(
 ) -> Result<Vec<u8>, CreateZipError> {
     let truncated = || of_io(io::ErrorKind::UnexpectedEof.into());
     seek_to_data(source, entry)?;
-    // git stores what grows by compressing.
-    let length = usize::try_from(entry.compressed.min(entry.size)).map_err(|_| truncated())?;
+    // Compressing makes nothing much larger.
+    let most = entry.size + entry.size / 8 + 64;
+    let length = usize::try_from(entry.compressed.min(most)).map_err(|_| truncated())?;
     let mut packed = vec![0; length];
     if source.read_full(&mut packed).map_err(of_io)? < length {
         return Err(truncated());

@@ -1,6 +1,8 @@
 //! The rules of the domain: tables, properties, and comparison with the go command's own code.
 
 #[cfg(test)]
+mod created_zips;
+#[cfg(test)]
 mod go_mods;
 #[cfg(test)]
 mod hashes;

@@ -161,7 +161,10 @@ impl Archive {
 }
 
 fn write_directory_header(out: &mut Vec<u8>, entry: &Entry, offset: u32) {
-    out.extend(b"PK\x01\x02\x14\0\x14\0");
+    // Made on Unix, where there is a mode.
+    let made_by = if entry.attributes >> 16 == 0 { 0 } else { 3 };
+    out.extend(b"PK\x01\x02\x14");
+    out.extend([made_by, 0x14, 0]);
     out.extend(entry.flags.to_le_bytes());
     out.extend(entry.method.to_le_bytes());
     out.extend([0; 4]);

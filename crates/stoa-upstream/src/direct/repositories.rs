@@ -223,10 +223,8 @@ impl Repository {
                     return outcome.clone();
                 }
             }
-            match &listed.running {
-                Some(running) => running.clone(),
-                None => listed.running.insert(self.clone().start_listing()).clone(),
-            }
+            let start = || self.clone().start_listing();
+            listed.running.get_or_insert_with(start).clone()
         };
         match listing.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(lost_task())),

@@ -100,7 +100,7 @@ const ATTRIBUTES: &[&str] = &[
     "* text=auto\n*.go ident\n",
     "a.go export-ignore\n*.txt export-subst\n",
     "* filter=lfs diff=lfs merge=lfs -text\n",
-    "*.txt working-tree-encoding=UTF-16\n",
+    "*.txt working-tree-encoding=ISO-8859-1\n",
     "[attr]mine text eol=crlf\n* mine\n",
 ];
 
@@ -196,6 +196,8 @@ fn make(remotes: &GitRemotes, steps: &[Step]) -> Vec<String> {
                 remotes.write("p", file, content);
             }
             Step::Remove { file } => free(file),
+            // git refuses links of these names.
+            Step::Link { file } if file.starts_with(".git") => continue,
             Step::Link { file } => {
                 free(file);
                 fs_err::create_dir_all(path.join(file).parent().unwrap()).unwrap();
