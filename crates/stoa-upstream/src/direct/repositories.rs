@@ -226,13 +226,11 @@ impl Repository {
             let start = || self.clone().start_listing();
             listed.running.get_or_insert_with(start).clone()
         };
-        match listing.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(lost_task())),
-            Err(_) => {
-                lock(&self.remote.listed).running = None;
-                Err(lost_task())
-            }
+        if let Ok(outcome) = listing.wait_for(Option::is_some).await {
+            return outcome.clone().unwrap_or_else(|| Err(lost_task()));
         }
+        lock(&self.remote.listed).running = None;
+        Err(lost_task())
     }
 
     /// The last list, however old.

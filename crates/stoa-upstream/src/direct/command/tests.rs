@@ -1,7 +1,9 @@
 //! The runner, with scripts in the place of git.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Instant;
 
+use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 use super::*;
