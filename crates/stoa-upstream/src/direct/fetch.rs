@@ -313,7 +313,7 @@ impl Work<'_> {
                     continue;
                 }
             } else if words::is_final(&ended.words) {
-                return Err(words::fault(&ended.words).into());
+                return Err(words::of_remote(&ended.words, self.env).into());
             }
             // Whatever it was, such as a server that cannot fetch shallow: all of it may still come.
             return self.everything(refs).await;
@@ -346,7 +346,7 @@ impl Work<'_> {
         if ended.is_success() {
             return Ok(());
         }
-        let fault = words::fault(&ended.words);
+        let fault = words::of_remote(&ended.words, self.env);
         if words::is_broken(&ended.words) && !words::is_final(&ended.words) {
             return Err(Trouble::Broken(fault));
         }

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use stoa_module::{ErrorClass, Sha256};
 use tokio::sync::watch;
+use url::Url;
 
 use crate::direct::GitSettings;
 use crate::direct::command::{Git, Run, Wanted};
@@ -120,6 +121,11 @@ impl Repositories {
         // As for the go command: a directory of this machine, or `host:path`, is none.
         if !code.url.contains("://") || code.url.contains(char::is_control) {
             let detail = format!("git: {:?} is no address of a remote repository", code.url);
+            return Err(at_direct(Fault::new(ErrorClass::NotFound, Stage::Git, detail)));
+        }
+        if Url::parse(&code.url).is_ok_and(|url| url.password().is_some()) {
+            // It would be in every `.info`.
+            let detail = "git: the address of the repository holds a password";
             return Err(at_direct(Fault::new(ErrorClass::NotFound, Stage::Git, detail)));
         }
         let mut remotes = lock(&self.inner.remotes);
@@ -272,7 +278,11 @@ impl Repository {
             Err(fault) => Wanted::Refused(fault),
         };
         let ended = self.inner.git.run(run, &mut take).await?;
-        if ended.is_success() { Ok(listing.finish()) } else { Err(words::fault(&ended.words)) }
+        if ended.is_success() {
+            Ok(listing.finish())
+        } else {
+            Err(words::of_remote(&ended.words, &env))
+        }
     }
 
     pub(super) async fn prepare(&self) -> Result<RemoteEnv, Fault> {

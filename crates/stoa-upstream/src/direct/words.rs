@@ -3,9 +3,12 @@
 //! git tells why it failed only in sentences. They are asked for in English (`LC_ALL=C`); the first line of the table
 //! below that fits decides.
 
+use std::ffi::OsString;
+
 use stoa_module::ErrorClass;
 use url::Url;
 
+use crate::discovery::RemoteEnv;
 use crate::failure::{Fault, Stage};
 use crate::source::redacted;
 
@@ -29,6 +32,8 @@ const fn meaning(
 }
 
 use ErrorClass::{Denied, NotFound, Timeout, Unavailable};
+
+const AUTHENTICATION: &str = "authentication failed; look at the server's credential for this host";
 
 /// From the more to the less special.
 const TABLE: &[Meaning] = &[
@@ -58,7 +63,7 @@ const TABLE: &[Meaning] = &[
             "support for password authentication was removed",
         ],
         Denied,
-        "authentication failed; look at the server's credential for this host",
+        AUTHENTICATION,
         false,
     ),
     meaning(
@@ -227,6 +232,25 @@ pub(super) fn is_broken(words: &str) -> bool {
 /// Whether the words leave no doubt that asking in another way would not help.
 pub(super) fn is_final(words: &str) -> bool {
     recognise(words).is_some()
+}
+
+/// The fault that git's words about a remote tell of. What git says when a host refuses a credential that was sent with
+/// the first request is that it had nobody to ask for another.
+pub(super) fn of_remote(words: &str, env: &RemoteEnv) -> Fault {
+    let lower = words.to_ascii_lowercase();
+    let asked =
+        lower.contains("could not read username") || lower.contains("could not read password");
+    let is_header = |(name, value): &(OsString, OsString)| {
+        name.as_encoded_bytes().starts_with(b"GIT_CONFIG_KEY_")
+            && value.as_encoded_bytes().ends_with(b".extraHeader")
+    };
+    if !asked || !env.envs.iter().any(is_header) {
+        return fault(words);
+    }
+    let detail = format!("git: {AUTHENTICATION}");
+    let mut fault = Fault::new(Denied, Stage::Git, detail);
+    fault.text = own_words(words);
+    fault
 }
 
 /// The fault that git's words tell of.

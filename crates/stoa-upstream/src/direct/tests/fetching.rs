@@ -506,3 +506,49 @@ async fn roots_and_directories() {
     assert!(crate::direct::CodeModule::new(&path, &outside, repository).is_err());
     let _ = ModuleVersion::parse("example.com/d@v1.2.3").unwrap();
 }
+
+/// A branch in whose place there is a directory of branches now, and the other way round.
+#[tokio::test]
+async fn branches_that_become_directories() {
+    if !require_git() {
+        return;
+    }
+    let remotes = GitRemotes::new();
+    tagged(&remotes, "m", 1);
+    let settings = GitSettings {
+        refs_ttl: Duration::ZERO,
+        refs_min_interval: Duration::ZERO,
+        ..GitSettings::default()
+    };
+    let direct = Direct::new(&remotes, settings);
+    let module = direct.module("github.com/ex/m");
+    for (step, (remove, branch)) in
+        [("none", "a"), ("a", "a/b"), ("a/b", "a")].into_iter().enumerate()
+    {
+        if remove != "none" {
+            remotes.git("m", &["checkout", "-q", "main"]);
+            remotes.git("m", &["branch", "-q", "-D", remove]);
+        }
+        remotes.git("m", &["checkout", "-q", "-b", branch]);
+        let commit = remotes.commit("m", 1_700_005_000 + i64::try_from(step).unwrap());
+        let info = module.query(branch).await.unwrap();
+        assert!(info.contains(&commit), "{branch}: {info}");
+    }
+}
+
+#[tokio::test]
+async fn addresses_that_are_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = GitSettings::default();
+    let repositories = crate::direct::Repositories::new(directory.path(), settings, []).unwrap();
+    let access = super::Access::to(&GitRemotes::new());
+    for url in ["/srv/git/r", "host:path", "-x", "https://u:p@h/x", "https://h/a\nb", ""] {
+        let code = crate::discovery::CodeRoot {
+            root: "example.com/r".to_owned(),
+            url: url.to_owned(),
+            subdir: String::new(),
+        };
+        let failure = repositories.open(&code, access.clone()).map(drop).unwrap_err();
+        assert_eq!(failure.class, ErrorClass::NotFound, "{url}: {failure}");
+    }
+}

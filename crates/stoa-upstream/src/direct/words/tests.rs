@@ -145,3 +145,19 @@ fn what_is_broken_here() {
     check("fatal: unable to access 'https://h/': Failed to connect\n", false);
     assert_eq!(missing_ref("fatal: couldn't find remote ref refs/tags/x\n"), Some("refs/tags/x"));
 }
+
+#[test]
+fn whether_a_credential_was_refused() {
+    let words = "error: unable to read askpass response from 'false'\n\
+        fatal: could not read Username for 'https://h': terminal prompts disabled\n";
+    let mut env = RemoteEnv::default();
+    assert_eq!(of_remote(words, &env).class, ErrorClass::NotFound);
+    assert!(is_final(words));
+    env.envs.push(("GIT_CONFIG_KEY_0".into(), "http.https://h/.extraHeader".into()));
+    let fault = of_remote(words, &env);
+    assert_eq!(fault.class, ErrorClass::Denied);
+    assert!(fault.detail.contains("authentication failed"), "{}", fault.detail);
+    let text = fault.text.unwrap();
+    assert_eq!(text, "fatal: could not read Username for 'https://h/': terminal prompts disabled");
+    assert_eq!(of_remote("fatal: early EOF\n", &env).class, ErrorClass::Unavailable);
+}
