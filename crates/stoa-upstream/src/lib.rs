@@ -81,7 +81,7 @@ pub use crate::discovery::{CodeRoot, GoVcs, InvalidGoVcs, RemoteEnv, Rules};
 pub use crate::error::Error;
 pub use crate::failure::{Failure, Stage};
 pub use crate::proxy::ProxyEnvironment;
-pub use crate::settings::{Credential, Secret, Settings, netrc_from_env};
+pub use crate::settings::{Credential, Secret, Settings, SshKey, netrc_from_env};
 pub use crate::source::{Base, Source};
 pub use crate::via::leads_back;
 

@@ -9,6 +9,8 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
+use crate::direct::GitSettings;
+use crate::discovery::Rules;
 use crate::proxy::ProxyEnvironment;
 use crate::source::redacted;
 
@@ -41,6 +43,15 @@ pub struct Settings {
     pub instance_id: String,
     /// The outgoing HTTP proxy, usually [`ProxyEnvironment::from_env`].
     pub proxy: ProxyEnvironment,
+    /// Which modules are whose; decides what [`Source::Direct`](crate::Source::Direct) may ask where.
+    pub rules: Rules,
+    /// Keys for repositories over ssh; the longest matching prefix is used.
+    pub ssh_keys: Vec<SshKey>,
+    /// Where bare repositories are kept. None: nothing is fetched from repositories.
+    pub git_dir: Option<PathBuf>,
+    /// What the `git` command inherits, usually [`std::env::vars_os`].
+    pub environment: Vec<(OsString, OsString)>,
+    pub git: GitSettings,
 }
 
 impl Default for Settings {
@@ -61,6 +72,11 @@ impl Default for Settings {
             user_agent: concat!("stoa/", env!("CARGO_PKG_VERSION")).to_owned(),
             instance_id,
             proxy: ProxyEnvironment::default(),
+            rules: Rules::default(),
+            ssh_keys: Vec::new(),
+            git_dir: None,
+            environment: Vec::new(),
+            git: GitSettings::default(),
         }
     }
 }
@@ -81,6 +97,19 @@ impl fmt::Debug for Credential {
             .field("secret", &self.secret)
             .finish()
     }
+}
+
+/// A key for repositories below an address, which are then fetched over ssh, also where a module's host names them with
+/// https.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SshKey {
+    /// `ssh://[user@]host[:port][/path]`; the user is `git` if there is none. Host must be the same, the path a prefix by
+    /// whole elements.
+    pub prefix: Url,
+    /// The private key, which must not need a passphrase.
+    pub key_file: PathBuf,
+    /// The keys of hosts that are trusted, instead of those of the user and the system.
+    pub known_hosts_file: Option<PathBuf>,
 }
 
 /// What is sent as `Authorization`. `Debug` shows neither password nor token.
