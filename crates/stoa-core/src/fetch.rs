@@ -112,7 +112,7 @@ impl Mirror {
         while let Some(step) = walk.next() {
             let header = settings.bound(settings.file_timeout, step.has_alternative);
             if let Record::Wanted(database) = &record
-                && matches!(step.source, Source::Http(_) | Source::File(_))
+                && !matches!(step.source, Source::Off)
             {
                 let (database, module, chain, via) =
                     (database.clone(), module.clone(), chain.clone(), via.to_owned());

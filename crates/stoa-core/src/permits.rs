@@ -24,14 +24,17 @@ impl Permits {
     }
 
     /// Waits for a place at the source, at most as long as its answer might take, and no longer than the source is worth
-    /// asking for that path.
+    /// asking for that path. Repositories are not one host, and have places of their own: none is needed for them here.
     pub(crate) async fn place(
         &self,
         client: &Client,
         source: &Source,
         path: &str,
         patience: Duration,
-    ) -> Result<OwnedSemaphorePermit, Failure> {
+    ) -> Result<Option<OwnedSemaphorePermit>, Failure> {
+        if matches!(source, Source::Direct) {
+            return Ok(None);
+        }
         let places = {
             let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
             let of = hosts.entry(source.host().to_owned());
@@ -44,7 +47,7 @@ impl Permits {
             placed = placed => placed,
         };
         match placed {
-            Ok(Ok(place)) => Ok(place),
+            Ok(Ok(place)) => Ok(Some(place)),
             Ok(Err(_)) | Err(_) => Err(Failure {
                 retry_after: Some(COME_BACK),
                 tries: 0,

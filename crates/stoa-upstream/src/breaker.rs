@@ -148,6 +148,10 @@ impl Circuits {
     /// None for what is no host.
     pub(crate) fn of(&self, source: &Source, used_for: Use) -> Option<Arc<Circuit>> {
         let Source::Http(base) = source else { return None };
+        // Of those that modules' hosts name there may be any number.
+        if base.guard().is_some() {
+            return None;
+        }
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         let circuit = all.entry((base.origin(), used_for)).or_insert_with_key(|(host, _)| {
             Arc::new(Circuit {

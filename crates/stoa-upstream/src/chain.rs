@@ -3,7 +3,7 @@
 use stoa_module::{ErrorClass, ProxyList, Separator};
 
 use crate::error::Error;
-use crate::failure::{Failure, Stage};
+use crate::failure::Failure;
 use crate::source::Source;
 
 /// A GOPROXY list, ready to be asked.
@@ -85,8 +85,7 @@ impl<'c> Iterator for Walk<'c> {
         let entry = self.entries.get(self.taken)?;
         let behind = self.entries.get(self.taken + 1);
         let has_alternative = entry.separator == Separator::Pipe
-            // The others can bring nothing: `off` never, `direct` not yet.
-            && behind.is_some_and(|b| matches!(b.source, Source::Http(_) | Source::File(_)));
+            && behind.is_some_and(|b| !matches!(b.source, Source::Off));
         self.taken += 1;
         Some(Step { source: &entry.source, has_alternative })
     }
@@ -105,12 +104,12 @@ impl Walk<'_> {
 }
 
 /// The failure whose class is the chain's: the repository's own word weighs most, then a proxy's failure, then an
-/// absence; among equals the last one. A source that was not asked at all (`off`, and `direct` while it is not
-/// available) weighs no more than an absence, so that it never hides an outage.
+/// absence; among equals the last one. A source that was not asked at all (`off`, and `direct` where nothing is fetched
+/// from repositories) weighs no more than an absence, so that it never hides an outage.
 pub fn deciding(failures: &[Failure]) -> Option<&Failure> {
     failures.iter().max_by_key(|failure| match failure {
         Failure { tries: 0, class: ErrorClass::NotFound, .. } => 0,
-        Failure { stage: Stage::Git, .. } => 2,
+        Failure { source, .. } if source == Source::Direct.host() => 2,
         failure if failure.class.is_absent() => 0,
         _ => 1,
     })
@@ -122,6 +121,7 @@ mod tests {
     use url::Url;
 
     use super::*;
+    use crate::failure::Stage;
 
     const CLASSES: [ErrorClass; 5] = [NotFound, Denied, Corrupt, Unavailable, Timeout];
 
@@ -277,8 +277,7 @@ mod tests {
         check("https://a.test,https://b.test", &[false, false]);
         check("https://a.test|https://b.test", &[true, false]);
         check("https://a.test|https://b.test,direct", &[true, false, false]);
-        // To be changed with the issue that makes `direct` fetch.
-        check("https://a.test,https://b.test|direct", &[false, false, false]);
+        check("https://a.test,https://b.test|direct", &[false, true, false]);
         check("https://a.test|off", &[false, false]);
         check("https://a.test|", &[false]);
     }

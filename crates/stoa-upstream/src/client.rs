@@ -9,7 +9,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bytes::Bytes;
 use fs_err::tokio::File;
 use reqwest::dns::Resolve;
-use stoa_module::{ErrorClass, Sha256};
+use stoa_module::{ErrorClass, Request, Sha256};
 
 use crate::breaker::{BreakerStatus, Circuits, HostCounters, Use};
 use crate::client::body::{Counted, FileSink, MemorySink, Sink};
@@ -18,6 +18,7 @@ use crate::client::exchange::Http;
 use crate::client::passage::Passage;
 use crate::client::resolver::SystemResolver;
 use crate::credentials::Credentials;
+use crate::direct::{CodeModule, DirectModules, GitStatus, Origin, impossible};
 use crate::error::Error;
 use crate::failure::{Failure, Fault, Stage, span};
 use crate::netrc::Netrc;
@@ -26,9 +27,9 @@ use crate::settings::Settings;
 use crate::source::{Base, Source};
 use crate::via;
 
-mod body;
+pub(crate) mod body;
 pub(crate) mod budget;
-mod directory;
+pub(crate) mod directory;
 mod exchange;
 pub(crate) mod fault;
 mod passage;
@@ -67,6 +68,7 @@ pub struct Client {
 #[derive(Debug)]
 pub(crate) struct Inner {
     http: Http,
+    direct: Option<DirectModules>,
     circuits: Circuits,
     connect_timeout: Duration,
     tries: u32,
@@ -109,6 +111,12 @@ impl<'f> From<&'f File> for Destination<'f> {
 enum Target<'s> {
     Http { base: &'s Base, url: url::Url, encoding: Encoding, via: http::HeaderValue },
     File(PathBuf),
+    Module { module: CodeModule, request: Request },
+}
+
+/// What a relative, escaped path asks for.
+fn request(path: &str) -> Result<Request, Fault> {
+    Request::parse(&format!("/{}", path.replace('%', "%25"))).map_err(|_| impossible())
 }
 
 impl Client {
@@ -128,11 +136,19 @@ impl Client {
         let netrc = Netrc::open(settings.netrc.clone())?;
         let credentials = Arc::new(Credentials::new(settings.credentials.clone(), netrc)?);
         let proxies = Arc::new(Proxies::new(&settings.proxy)?);
-        let http = Http::new(&settings, credentials, proxies, resolver)?;
+        let direct = DirectModules::new(
+            &settings,
+            Arc::clone(&credentials),
+            Arc::clone(&proxies),
+            Arc::clone(&resolver),
+        )?;
+        let guard = direct.as_ref().map(|direct| Arc::clone(direct.guard()));
+        let http = Http::new(&settings, credentials, proxies, guard, resolver)?;
         let circuits = Circuits::new(settings.breakers, settings.probe_pause);
         let Settings { connect_timeout, retries, backoff, stall_timeout, .. } = settings;
         let tries = retries.max(1);
-        let inner = Inner { http, circuits, connect_timeout, tries, backoff, stall_timeout };
+        let inner =
+            Inner { http, direct, circuits, connect_timeout, tries, backoff, stall_timeout };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -144,6 +160,11 @@ impl Client {
     /// What was asked of every host so far, for each use, in a steady order.
     pub fn counters(&self) -> Vec<HostCounters> {
         self.inner.circuits.all().iter().map(|circuit| circuit.counted()).collect()
+    }
+
+    /// What git was run for; nothing if nothing is fetched from repositories.
+    pub fn git(&self) -> GitStatus {
+        self.inner.direct.as_ref().map(DirectModules::status).unwrap_or_default()
     }
 
     /// Completes with the failure that a request would meet, as soon as the source's breaker is open: for those who wait
@@ -176,6 +197,9 @@ impl Client {
         let whole = bounds.header * 2;
         let question = Question { source, used_for, path, via, encoding: Encoding::Gzip };
         let fetch = self.fetch(&question, bounds, &mut sink);
+        if matches!(source, Source::Direct) {
+            return fetch.await.map(|()| sink.into_bytes());
+        }
         let fetched = tokio::time::timeout(whole, fetch).await.unwrap_or_else(|_| {
             let detail = format!("timeout after {}", span(whole));
             Err(Failure::new(ErrorClass::Timeout, Stage::Body, source, detail))
@@ -216,15 +240,44 @@ impl Client {
         }
     }
 
-    /// The one place where anything is tried again.
     async fn fetch(
         &self,
         question: &Question<'_>,
         bounds: &Bounds,
         sink: &mut impl Sink,
     ) -> Result<(), Failure> {
+        let source = question.source;
+        let (Source::Direct, Some(direct)) = (source, &self.inner.direct) else {
+            let target = self.target(question).map_err(|fault| fault.at(source, 0))?;
+            return self.fetch_target(question, &target, bounds, sink).await;
+        };
+        let request = request(question.path).map_err(|fault| fault.at(source, 0))?;
+        let origin = match request.path() {
+            Some(path) => direct.origin(path).await,
+            None => Err(impossible()),
+        };
+        match origin.map_err(|fault| fault.at(source, 1))? {
+            Origin::Repository(module) => {
+                let target = Target::Module { module, request };
+                self.fetch_target(question, &target, bounds, sink).await
+            }
+            Origin::Proxy(proxy) => {
+                let question = Question { source: &proxy, ..*question };
+                let target = self.target(&question).map_err(|fault| fault.at(source, 0))?;
+                self.fetch_target(&question, &target, bounds, sink).await
+            }
+        }
+    }
+
+    /// The one place where anything is tried again.
+    async fn fetch_target(
+        &self,
+        question: &Question<'_>,
+        target: &Target<'_>,
+        bounds: &Bounds,
+        sink: &mut impl Sink,
+    ) -> Result<(), Failure> {
         let &Question { source, used_for, path, .. } = question;
-        let target = self.target(question).map_err(|fault| fault.at(source, 0))?;
         let mut waiting = Budget::new(bounds.header);
         let entered = Passage::enter(&self.inner, source, used_for, path, &mut waiting).await;
         let mut passage = entered?;
@@ -237,7 +290,7 @@ impl Client {
         let mut tries = 0;
         loop {
             tries += 1;
-            let once = self.once(&target, passage.as_mut(), &mut waiting, bounds.max_bytes, sink);
+            let once = self.once(target, passage.as_mut(), &mut waiting, bounds.max_bytes, sink);
             let fault = match once.await {
                 Ok(()) => return Ok(()),
                 Err(fault) => fault,
@@ -275,7 +328,8 @@ impl Client {
                 Ok(Target::Http { base, url: base.join(path)?, encoding, via })
             }
             Source::File(directory) => directory::locate(directory, path).map(Target::File),
-            Source::Direct => absent(Stage::Git, "direct fetching is not available yet"),
+            // Only where nothing may be fetched from repositories: see `fetch_direct`.
+            Source::Direct => absent(Stage::Git, "nothing is fetched from repositories here"),
             Source::Off => absent(Stage::Local, "GOPROXY=off ends the list of sources here"),
         }
     }
@@ -304,6 +358,11 @@ impl Client {
             Target::File(path) => {
                 let file = directory::open(path, waiting).await?;
                 body::copy(file, max_bytes, stall, sink).await
+            }
+            // git has bounds of its own, which look at progress: a clone takes what it takes.
+            Target::Module { module, request } => {
+                let made = module.answer(request, max_bytes).await?;
+                body::copy(made, max_bytes, stall, sink).await
             }
         }
     }

@@ -12,6 +12,9 @@ use crate::netrc::Netrc;
 use crate::settings::{Credential, Secret};
 use crate::source::{Base, redacted, secret_of, without_credentials};
 
+/// The user name that goes with a token where only the token counts; GitHub names it, GitLab and Gitea take any.
+const TOKEN_USER: &str = "x-access-token";
+
 #[derive(Debug)]
 pub(crate) struct Credentials {
     settings: Vec<Credential>,
@@ -41,14 +44,28 @@ impl Credentials {
     /// The `Authorization` for an address on the host of `base`. Never to be asked for an address that a redirect to
     /// another host led to: an upstream must not be able to spend our credentials elsewhere.
     pub(crate) async fn find(&self, base: &Base, url: &Url) -> Option<HeaderValue> {
+        header(&self.secret(base, url).await?)
+    }
+
+    /// [`Credentials::find`] for a host of repositories: those take a token as a password, and mostly in no other way.
+    pub(crate) async fn find_for_git(&self, base: &Base, url: &Url) -> Option<HeaderValue> {
+        match self.secret(base, url).await? {
+            Secret::Bearer(password) => {
+                header(&Secret::Basic { username: TOKEN_USER.to_owned(), password })
+            }
+            secret @ Secret::Basic { .. } => header(&secret),
+        }
+    }
+
+    async fn secret(&self, base: &Base, url: &Url) -> Option<Secret> {
         if let Some(secret) = base.secret() {
-            return header(secret);
+            return Some(secret.clone());
         }
         let named = self.settings.iter().filter(|credential| covers(&credential.prefix, url));
         if let Some(credential) = named.max_by_key(|credential| path(&credential.prefix).len()) {
-            return header(&credential.secret);
+            return Some(credential.secret.clone());
         }
-        header(&self.netrc.find(&without_credentials(url)).await?)
+        self.netrc.find(&without_credentials(url)).await
     }
 }
 

@@ -1,7 +1,8 @@
 //! Modules from their own git repositories, as the go command gets them in direct mode: the same versions, the same
 //! hashes, an error where it has one (`modfetch` and `modfetch/codehost` of cmd/go).
 //!
-//! [`Repositories`] keeps one bare repository for each remote, and [`CodeModule`] reads one module's versions from it.
+//! `DirectModules` finds out where a module is, `Repositories` keeps one bare repository for each remote, and `CodeModule`
+//! reads one module's versions from it.
 //!
 //! # Decisions
 //!
@@ -13,15 +14,20 @@
 //!   pseudo-version. Then it is fetched whole, once, and what follows is incremental.
 //! - Listing and fetching are tasks of their own, which one request starts and all others join. A client that leaves, or a
 //!   bound on its answer, does not undo half a clone.
+//! - git follows no redirect, since it would follow it past the address filter; `access.rs` finds out where one leads.
 //! - A tag is remembered with the commit under which its version was answered, so that the `.zip` of a moved tag comes from
 //!   the same commit as the `.mod` before it.
 //! - Which tag comes before a commit is read from its history and from the remote's tags as they are now, not from the tags
 //!   that were fetched some time ago.
 
+mod access;
 mod archive;
 mod command;
+mod counters;
 mod fetch;
+mod hosts;
 mod module;
+mod modules;
 mod objects;
 mod refs;
 mod repositories;
@@ -29,8 +35,9 @@ mod settings;
 mod versions;
 mod words;
 
-pub use crate::direct::module::CodeModule;
-pub use crate::direct::repositories::{RemoteAccess, Repositories, Repository};
+pub use crate::direct::counters::{GitCommands, GitStatus};
+pub(crate) use crate::direct::module::CodeModule;
+pub(crate) use crate::direct::modules::{DirectModules, Origin, impossible};
 pub use crate::direct::settings::GitSettings;
 
 #[cfg(test)]

@@ -5,9 +5,9 @@
 //! asked at public addresses only, a private module's name follows no redirect to a host that was not named, and page,
 //! redirects and time are bounded.
 
-mod access;
 mod address;
 mod govcs;
+mod guard;
 mod hosts;
 mod meta;
 mod pages;
@@ -19,21 +19,20 @@ use crate::discovery::hosts::Known;
 use crate::discovery::meta::{GoImport, NoImport};
 use crate::failure::{Fault, Stage};
 
-pub(crate) use crate::discovery::access::Access;
-pub use crate::discovery::access::RemoteEnv;
 pub(crate) use crate::discovery::address::{NotPublic, is_public};
 pub use crate::discovery::govcs::{GoVcs, InvalidGoVcs};
+pub(crate) use crate::discovery::guard::{About, Guard};
 pub(crate) use crate::discovery::pages::{Page, Pages};
 
 /// Where a module's code is.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct CodeRoot {
+pub(crate) struct CodeRoot {
     /// The import path of the repository's root: `github.com/ex/r`, `gopkg.in/yaml.v3`.
-    pub root: String,
+    pub(crate) root: String,
     /// The repository's address, with a scheme: `https://github.com/ex/r`, `ssh://git@host/path`.
-    pub url: String,
+    pub(crate) url: String,
     /// The directory in the repository that the root stands for; mostly empty.
-    pub subdir: String,
+    pub(crate) subdir: String,
 }
 
 /// What was found.
@@ -75,6 +74,10 @@ impl Rules {
         self.goprivate.matches(path) || self.gonoproxy.matches(path)
     }
 
+    pub(crate) fn about(&self, path: &ModulePath) -> About {
+        About { is_private: self.is_private(path), insecure: self.goinsecure.matches(path) }
+    }
+
     fn allow(&self, root: &str, system: &str) -> Result<(), Fault> {
         let not_found = |detail| Fault::new(ErrorClass::NotFound, Stage::Git, detail);
         let path = ModulePath::parse(root)
@@ -94,7 +97,7 @@ impl Rules {
 
 /// Answers `https://PATH?go-get=1`.
 pub(crate) trait Ask {
-    async fn ask(&self, path: &str, module: &ModulePath, insecure: bool) -> Result<Page, Fault>;
+    async fn ask(&self, path: &str, about: About) -> Result<Page, Fault>;
 }
 
 /// Finds where the code of a module is.
@@ -103,7 +106,7 @@ pub(crate) async fn discover(
     rules: &Rules,
     pages: &impl Ask,
 ) -> Result<Code, Fault> {
-    let insecure = rules.goinsecure.matches(path);
+    let about = rules.about(path);
     match hosts::find(path.as_str()) {
         Known::Git(code) => {
             rules.allow(&code.root, "git")?;
@@ -111,7 +114,7 @@ pub(crate) async fn discover(
         }
         Known::Schemeless { root, address } => {
             rules.allow(&root, "git")?;
-            let schemes: &[&str] = if insecure {
+            let schemes: &[&str] = if about.insecure {
                 &["https", "http", "git+ssh", "ssh", "git"]
             } else {
                 &["https", "git+ssh", "ssh"]
@@ -125,7 +128,7 @@ pub(crate) async fn discover(
             Err(Fault::new(ErrorClass::NotFound, Stage::Git, format!("{root} is kept in {system}")))
         }
         Known::Invalid(reason) => Err(Fault::new(ErrorClass::NotFound, Stage::Local, reason)),
-        Known::Unknown => dynamic(path, rules, pages, insecure).await,
+        Known::Unknown => dynamic(path, rules, pages, about).await,
     }
 }
 
@@ -133,15 +136,15 @@ async fn dynamic(
     path: &ModulePath,
     rules: &Rules,
     pages: &impl Ask,
-    insecure: bool,
+    about: About,
 ) -> Result<Code, Fault> {
     let not_found = |detail: String| Fault::new(ErrorClass::NotFound, Stage::Http, detail);
-    let page = pages.ask(path.as_str(), path, insecure).await?;
+    let page = pages.ask(path.as_str(), about).await?;
     let entries = entries(&page, path.as_str())?;
     let claimed = choose(&entries, path, &page)?.clone();
     // Whoever owns only a part of a host must not claim the whole of it.
     if claimed.prefix != path.as_str() {
-        let root = pages.ask(&claimed.prefix, path, insecure).await?;
+        let root = pages.ask(&claimed.prefix, about).await?;
         let at_root = meta::parse(&root.body);
         if meta::select(&at_root, path.as_str()) != Ok(&claimed) {
             return Err(not_found(format!(
@@ -162,6 +165,10 @@ async fn dynamic(
         return Err(not_found(format!("{}: a repository cannot be at a file: address", page.url)));
     }
     if system == "mod" {
+        if address.scheme() != "https" && !(about.insecure && address.scheme() == "http") {
+            let detail = format!("{}: its proxy is not at an https: address ({url})", page.url);
+            return Err(not_found(detail));
+        }
         return Ok(Code::Proxy { root: prefix, base: address });
     }
     if !matches!(system.as_str(), "git" | "hg" | "svn" | "bzr" | "fossil") {
@@ -221,11 +228,11 @@ mod tests {
     }
 
     impl Ask for Site {
-        async fn ask(&self, path: &str, _: &ModulePath, insecure: bool) -> Result<Page, Fault> {
+        async fn ask(&self, path: &str, about: About) -> Result<Page, Fault> {
             self.asked
                 .lock()
                 .unwrap()
-                .push(format!("{path}{}", if insecure { " insecure" } else { "" }));
+                .push(format!("{path}{}", if about.insecure { " insecure" } else { "" }));
             let (status, body) = self.pages.get(path).copied().unwrap_or((404, "no such page"));
             let url = Url::parse(&format!("https://{path}?go-get=1")).unwrap();
             Ok(Page { url, status, body: body.as_bytes().to_vec() })
@@ -251,8 +258,8 @@ mod tests {
         )
     }
 
-    fn git(root: &str, url: &str, subdir: &str) -> Result<Code, String> {
-        Ok(Code::Git(CodeRoot { root: root.into(), url: url.into(), subdir: subdir.into() }))
+    fn git(root: &str, url: &str, subdir: &str) -> Code {
+        Code::Git(CodeRoot { root: root.into(), url: url.into(), subdir: subdir.into() })
     }
 
     const A: &str = "<meta name=\"go-import\" content=\"ex.com/a git https://git.ex.com/a\">";
@@ -273,7 +280,7 @@ mod tests {
         check(
             &[("ex.com/a", 200, A)],
             "ex.com/a",
-            git("ex.com/a", "https://git.ex.com/a", ""),
+            Ok(git("ex.com/a", "https://git.ex.com/a", "")),
             &["ex.com/a"],
         )
         .await;
@@ -281,7 +288,7 @@ mod tests {
         check(
             &[("ex.com/a", 404, A)],
             "ex.com/a",
-            git("ex.com/a", "https://git.ex.com/a", ""),
+            Ok(git("ex.com/a", "https://git.ex.com/a", "")),
             &["ex.com/a"],
         )
         .await;
@@ -289,7 +296,7 @@ mod tests {
         check(
             &[("ex.com/a/b", 200, A), ("ex.com/a", 200, A)],
             "ex.com/a/b",
-            git("ex.com/a", "https://git.ex.com/a", ""),
+            Ok(git("ex.com/a", "https://git.ex.com/a", "")),
             &["ex.com/a/b", "ex.com/a"],
         )
         .await;
@@ -352,7 +359,7 @@ mod tests {
                 "<meta name=go-import content='ex.com/a git ssh://git@git.ex.com/a go/mod'>",
             )],
             "ex.com/a",
-            git("ex.com/a", "ssh://git@git.ex.com/a", "go/mod"),
+            Ok(git("ex.com/a", "ssh://git@git.ex.com/a", "go/mod")),
             &["ex.com/a"],
         )
         .await;

@@ -21,6 +21,8 @@ pub enum Error {
     InvalidInstanceId(String),
     #[error("invalid user agent {0:?}: it must be printable ASCII")]
     InvalidUserAgent(String),
+    #[error("cannot use the directory of git repositories")]
+    GitDirectory(#[source] std::io::Error),
     #[error("cannot set up the http client")]
     Client(#[source] reqwest::Error),
 }

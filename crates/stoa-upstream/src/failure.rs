@@ -143,6 +143,13 @@ impl Fault {
     }
 }
 
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)?;
+        self.text.as_ref().map_or(Ok(()), |text| write!(f, ": {text}"))
+    }
+}
+
 /// `15 s`, `1.5 s`, `300 ms`.
 pub(crate) fn span(duration: Duration) -> String {
     if duration < Duration::from_secs(1) {

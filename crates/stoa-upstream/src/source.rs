@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use stoa_module::{ErrorClass, ProxySource};
 use url::Url;
 
+use crate::discovery::About;
 use crate::error::Error;
 use crate::failure::{Fault, Stage};
 use crate::settings::Secret;
@@ -128,6 +129,8 @@ pub struct Base {
     /// From `user:password@` of the address.
     secret: Option<Secret>,
     confined: bool,
+    /// Nobody here has named it: a module's host has.
+    guarded: Option<About>,
 }
 
 impl Base {
@@ -139,7 +142,7 @@ impl Base {
             None => name.to_owned(),
         };
         let secret = secret_of(url).map_err(|()| invalid("its credentials are not UTF-8"))?;
-        Ok(Self { url: without_credentials(url), host, secret, confined: false })
+        Ok(Self { url: without_credentials(url), host, secret, confined: false, guarded: None })
     }
 
     /// The base path, without a slash at its end.
@@ -154,6 +157,15 @@ impl Base {
 
     pub(crate) fn secret(&self) -> Option<&Secret> {
         self.secret.as_ref()
+    }
+
+    /// The same base, which is asked only where the address filter lets it.
+    pub(crate) fn guarded(self, about: About) -> Self {
+        Self { confined: about.is_private, guarded: Some(about), ..self }
+    }
+
+    pub(crate) fn guard(&self) -> Option<About> {
+        self.guarded
     }
 
     pub(crate) fn is_confined(&self) -> bool {

@@ -63,8 +63,8 @@ impl Mirror {
         let client = &self.inner.client;
         let into = Destination { file: temporary.file(), room };
         let download = client.download(source, Use::Modules, path, bounds, via, into);
-        // A large body takes what it takes while it moves; a small one has no excuse.
-        if *artifact == Artifact::Zip {
+        // A large body takes what it takes while it moves, and so does a clone; a small body has no excuse.
+        if *artifact == Artifact::Zip || matches!(source, Source::Direct) {
             return download.await;
         }
         let whole = bounds.header * 2;

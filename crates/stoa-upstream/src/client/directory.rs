@@ -44,6 +44,14 @@ pub(crate) async fn open(path: &Path, waiting: &mut Budget) -> Result<Opened, Fa
     })
 }
 
+impl Opened {
+    /// The rest of a file, from where it stands.
+    pub(crate) async fn of(file: File) -> Result<Self, Fault> {
+        let length = file.metadata().await.map_err(|error| of_read(&error))?.len();
+        Ok(Self { file, length })
+    }
+}
+
 impl Answer for Opened {
     fn length(&self) -> Option<u64> {
         Some(self.length)

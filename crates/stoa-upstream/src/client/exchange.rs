@@ -22,6 +22,7 @@ use crate::client::requests::Builder;
 use crate::client::resolver::{PROGRESS, Progress};
 use crate::client::words;
 use crate::credentials::{Credentials, same_origin};
+use crate::discovery::Guard;
 use crate::error::Error;
 use crate::failure::{Fault, Stage, span};
 use crate::proxy::Proxies;
@@ -42,6 +43,8 @@ pub(crate) struct Http {
     is_trusting: bool,
     credentials: Arc<Credentials>,
     proxies: Arc<Proxies>,
+    /// For proxies that nobody here has named.
+    guard: Option<Arc<Guard>>,
     connect_timeout: Duration,
     max_redirects: usize,
     via: String,
@@ -52,6 +55,7 @@ impl Http {
         settings: &Settings,
         credentials: Arc<Credentials>,
         proxies: Arc<Proxies>,
+        guard: Option<Arc<Guard>>,
         resolver: Arc<dyn Resolve>,
     ) -> Result<Self, Error> {
         let builder = Builder::new(settings, Arc::clone(&proxies), resolver)?;
@@ -63,6 +67,7 @@ impl Http {
             is_trusting,
             credentials,
             proxies,
+            guard,
             connect_timeout: settings.connect_timeout,
             max_redirects: settings.max_redirects,
             via: via::entry(&settings.instance_id),
@@ -94,7 +99,11 @@ impl Http {
         let mut is_home = true;
         loop {
             let astray = |fault| at_hop(fault, base, &url);
-            let sent = self.send(&self.client, base, &url, is_home, headers.clone(), waiting).await;
+            let client = match (base.guard(), &self.guard) {
+                (Some(about), Some(guard)) => guard.client(&url, about).await?,
+                _ => &self.client,
+            };
+            let sent = self.send(client, base, &url, is_home, headers.clone(), waiting).await;
             let response = sent.map_err(astray)?;
             if !response.status().is_redirection() {
                 return Received::new(response).await.map_err(astray);

@@ -17,8 +17,9 @@ use stoa_module::ErrorClass;
 use tokio::sync::{OnceCell, Semaphore};
 
 use crate::direct::GitSettings;
+use crate::direct::access::RemoteEnv;
 use crate::direct::command::running::Running;
-use crate::discovery::RemoteEnv;
+use crate::direct::counters::Counters;
 use crate::failure::{Fault, Stage, span};
 
 /// Enough of the standard error to hold the last lines, which say why.
@@ -52,6 +53,7 @@ pub(super) struct Git {
     local: Semaphore,
     queue_timeout: Duration,
     version: OnceCell<Option<String>>,
+    pub(super) counters: Counters,
 }
 
 /// One run.
@@ -59,8 +61,10 @@ pub(super) struct Git {
 pub(super) struct Run<'r> {
     args: Vec<OsString>,
     repository: Option<&'r Path>,
-    /// `None` for a command that only reads what is here.
+    /// `None` for a command that must not depend on this machine's settings.
     remote: Option<&'r RemoteEnv>,
+    /// Whether it speaks to a remote.
+    speaks: bool,
     stdin: Input,
     stdout: Option<File>,
     growth: Option<Growth>,
@@ -130,6 +134,7 @@ impl<'r> Run<'r> {
             args: Vec::new(),
             repository: Some(repository),
             remote: None,
+            speaks: false,
             stdin: Input::Nothing,
             stdout: None,
             growth: None,
@@ -146,6 +151,7 @@ impl<'r> Run<'r> {
     ) -> Self {
         Self {
             remote: Some(remote),
+            speaks: true,
             repository,
             quiet: settings.stall_timeout,
             whole: settings.fetch_timeout,
@@ -154,6 +160,12 @@ impl<'r> Run<'r> {
             stdout: None,
             growth: None,
         }
+    }
+
+    /// A command that asks what the user's configuration says, and nobody else.
+    pub(super) fn configured(remote: &'r RemoteEnv, settings: &GitSettings) -> Self {
+        Self { speaks: false, ..Self::remote(None, remote, settings) }
+            .within(settings.local_timeout)
     }
 
     pub(super) fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
@@ -210,6 +222,7 @@ impl Git {
             local: Semaphore::new(settings.max_local_commands.max(1)),
             queue_timeout: settings.queue_timeout,
             version: OnceCell::new(),
+            counters: Counters::default(),
         }
     }
 
@@ -219,7 +232,7 @@ impl Git {
         run: Run<'_>,
         reader: &mut (dyn FnMut(&[u8]) -> Wanted + Send),
     ) -> Result<Ended, Fault> {
-        let agent = if run.remote.is_some() { self.user_agent().await } else { None };
+        let agent = if run.speaks { self.user_agent().await } else { None };
         self.run_as(run, agent, reader).await
     }
 
@@ -241,7 +254,7 @@ impl Git {
         agent: Option<&str>,
         reader: &mut (dyn FnMut(&[u8]) -> Wanted + Send),
     ) -> Result<Ended, Fault> {
-        let places = if run.remote.is_some() { &self.remote } else { &self.local };
+        let places = if run.speaks { &self.remote } else { &self.local };
         let Ok(Ok(_place)) = tokio::time::timeout(self.queue_timeout, places.acquire()).await
         else {
             let detail = format!(
@@ -269,8 +282,12 @@ impl Git {
             Some(file) => command.stdout(file),
             None => command.stdout(Stdio::piped()),
         };
+        let kind = if run.speaks { &self.counters.remote } else { &self.counters.local };
+        let started = kind.start();
         let child = command.spawn().map_err(|error| not_started(&error))?;
-        Running::new(child, input).watch(&run, reader).await
+        let outcome = Running::new(child, input).watch(&run, reader).await;
+        started.ended(outcome.as_ref().is_ok_and(Ended::is_success));
+        outcome
     }
 
     fn command(&self, run: &Run<'_>, agent: Option<&str>) -> tokio::process::Command {
@@ -307,9 +324,6 @@ impl Git {
             ("LANGUAGE", ""),
         ] {
             command.env(name, value);
-        }
-        if !is_set("GIT_SSH_COMMAND") && !is_set("GIT_SSH") {
-            command.env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oControlMaster=no");
         }
         if !is_set("GIT_ALLOW_PROTOCOL") {
             command.env("GIT_ALLOW_PROTOCOL", "https:ssh");

@@ -13,11 +13,11 @@ use fs_err::os::unix::fs::OpenOptionsExt as _;
 use stoa_module::ErrorClass;
 use tokio::sync::watch;
 
+use crate::direct::access::RemoteEnv;
 use crate::direct::command::{Ended, Growth, Run};
 use crate::direct::refs::{ObjectId, Refs};
 use crate::direct::repositories::{Repository, lock, lost_task};
 use crate::direct::words;
-use crate::discovery::RemoteEnv;
 use crate::failure::{Fault, Stage, span};
 
 /// How long the first of several requests waits for the others, which come from the same answer of `ls-remote`.
@@ -229,6 +229,7 @@ impl Repository {
         let mut writer = self.remote.writer.lock().await;
         let held = self.hold().await?;
         let env = self.prepare().await?;
+        let _place = self.inner.hosts.place(env.host.as_deref()).await?;
         let mut work = Work { repository: self, env: &env, held: &held, writer: &mut writer };
         let mut outcome = work.perform(batch).await;
         if let Err(Trouble::Broken(fault)) = &outcome {
@@ -370,7 +371,7 @@ impl Work<'_> {
             .growing(growth)
             .args(["fetch", "-f", "--progress", "--no-tags", "--no-recurse-submodules"])
             .args(options)
-            .args(["--end-of-options", &remote.url])
+            .args(["--end-of-options", self.env.address.as_deref().unwrap_or(&remote.url)])
             .args(refspecs);
         let ended = inner.git.output(run).await;
         if ended.as_ref().map_or(true, |(ended, _)| !ended.is_success()) {

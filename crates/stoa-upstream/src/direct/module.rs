@@ -15,62 +15,65 @@ use stoa_module::{
 use crate::direct::fetch::Want;
 use crate::direct::module::commits::{Commit, History, Sought};
 use crate::direct::refs::{ObjectId, Refs, Resolved};
-use crate::direct::repositories::{Fresh, Repository, at_direct, lost_task};
+use crate::direct::repositories::{Fresh, Repository, lost_task};
 use crate::direct::versions::Place;
 use crate::discovery::CodeRoot;
-use crate::failure::{Failure, Fault, Stage};
+use crate::failure::{Fault, Stage};
 
 /// No name of a branch or tag is longer, and no hash.
 const MAX_REVISION: usize = 255;
 
 /// A module in a repository.
 #[derive(Debug, Clone)]
-pub struct CodeModule {
+pub(crate) struct CodeModule {
     place: Arc<Place>,
     repository: Repository,
 }
 impl CodeModule {
     /// The module of this path in the repository, whose root is at `code`.
-    pub fn new(
+    pub(crate) fn new(
         path: &ModulePath,
         code: &CodeRoot,
         repository: Repository,
-    ) -> Result<Self, Failure> {
-        let place = Place::new(path, &code.root, &code.subdir)
-            .map_err(|reason| at_direct(not_found(reason)))?;
+    ) -> Result<Self, Fault> {
+        let place = Place::new(path, &code.root, &code.subdir).map_err(not_found)?;
         Ok(Self { place: Arc::new(place), repository })
     }
 
+    pub(super) fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
     /// The body of `@v/list`. Empty for a module that is there and has no versions; `NotFound` if it is not there.
-    pub async fn list(&self) -> Result<String, Failure> {
-        let versions = self.versions().await.map_err(at_direct)?;
+    pub(crate) async fn list(&self) -> Result<String, Fault> {
+        let versions = self.versions().await?;
         if versions.is_empty() {
             // The go command takes a list, however empty, for the word that there is a module.
-            self.head().await.map_err(at_direct)?;
+            self.head().await?;
         }
         Ok(render_list(&versions))
     }
 
     /// The body of `@latest`: the highest release, else the highest pre-release, else the commit at HEAD.
-    pub async fn latest(&self) -> Result<String, Failure> {
-        self.try_latest().await.map_err(at_direct)
+    pub(crate) async fn latest(&self) -> Result<String, Fault> {
+        self.try_latest().await
     }
 
     /// The `.info` of the version that a revision stands for: a branch, a tag, the beginning of a hash of at least 7
     /// digits, `HEAD`, or a version that is not canonical. Unlike a [`Query`](stoa_module::Query) it may have slashes.
-    pub async fn query(&self, revision: &str) -> Result<String, Failure> {
-        self.try_query(revision).await.map_err(at_direct)
+    pub(crate) async fn query(&self, revision: &str) -> Result<String, Fault> {
+        self.try_query(revision).await
     }
 
     /// The `.info` of a version.
-    pub async fn info(&self, version: &Version) -> Result<String, Failure> {
-        self.try_info(version).await.map_err(at_direct)
+    pub(crate) async fn info(&self, version: &Version) -> Result<String, Fault> {
+        self.try_info(version).await
     }
 
     /// The go.mod of a version; one of a single line is made where there is none.
-    pub async fn go_mod(&self, version: &Version) -> Result<Vec<u8>, Failure> {
-        let commit = self.version(version).await.map_err(at_direct)?;
-        let found = self.find(&commit, version.as_str()).map_err(at_direct)?;
+    pub(crate) async fn go_mod(&self, version: &Version) -> Result<Vec<u8>, Fault> {
+        let commit = self.version(version).await?;
+        let found = self.find(&commit, version.as_str())?;
         Ok(match found.go_mod {
             Some(text) => text.to_vec(),
             None => format!("module {}\n", self.place.path).into_bytes(),
@@ -79,8 +82,13 @@ impl CodeModule {
 
     /// Writes the module zip of a version, of at most `max_bytes`, to a file from its start. What was in the file is cut
     /// off. A tree that cannot be a module zip is `NotFound`, as `.info` and `.mod` of the same version are not.
-    pub async fn zip(&self, version: &Version, into: &File, max_bytes: u64) -> Result<(), Failure> {
-        self.try_zip(version, into, max_bytes).await.map_err(at_direct)
+    pub(crate) async fn zip(
+        &self,
+        version: &Version,
+        into: &File,
+        max_bytes: u64,
+    ) -> Result<(), Fault> {
+        self.try_zip(version, into, max_bytes).await
     }
 
     async fn try_latest(&self) -> Result<String, Fault> {

@@ -13,27 +13,36 @@ use stoa_module::{ErrorClass, Sha256};
 use tokio::sync::watch;
 use url::Url;
 
+use crate::client::fault;
 use crate::direct::GitSettings;
-use crate::direct::command::{Git, Run, Wanted};
+use crate::direct::access::RemoteEnv;
+use crate::direct::command::{Ended, Git, Run, Wanted};
+use crate::direct::counters::GitStatus;
 use crate::direct::fetch::{Queue, Writer};
+use crate::direct::hosts::Hosts;
 use crate::direct::refs::{self, ObjectId, Refs};
 use crate::direct::words;
-use crate::discovery::{CodeRoot, RemoteEnv};
-use crate::failure::{Failure, Fault, Stage};
-use crate::source::Source;
+use crate::discovery::CodeRoot;
+use crate::failure::{Fault, Stage};
 
 /// What a remote operation gets besides its arguments. Asked right before each, since names and secrets change.
-pub trait RemoteAccess: fmt::Debug + Send + Sync {
+pub(crate) trait RemoteAccess: fmt::Debug + Send + Sync {
     /// For an operation on the repository at this address.
     fn prepare<'a>(
         &'a self,
         url: &'a str,
-    ) -> Pin<Box<dyn Future<Output = Result<RemoteEnv, Failure>> + Send + 'a>>;
+    ) -> Pin<Box<dyn Future<Output = Result<RemoteEnv, Fault>> + Send + 'a>>;
+
+    /// The host has answered with a redirect: finds out where it leads, for the next [`RemoteAccess::prepare`].
+    fn follow<'a>(
+        &'a self,
+        url: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Fault>> + Send + 'a>>;
 }
 
 /// All repositories below one directory. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Repositories {
+pub(crate) struct Repositories {
     inner: Arc<Inner>,
 }
 
@@ -42,6 +51,7 @@ pub(super) struct Inner {
     directory: PathBuf,
     pub(super) settings: GitSettings,
     pub(super) git: Git,
+    pub(super) hosts: Hosts,
     remotes: Mutex<HashMap<String, Arc<Remote>>>,
     /// Tags that were seen to have moved.
     moved: AtomicU64,
@@ -49,7 +59,7 @@ pub(super) struct Inner {
 
 /// A repository that somebody uses. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Repository {
+pub(crate) struct Repository {
     pub(super) inner: Arc<Inner>,
     pub(super) remote: Arc<Remote>,
     pub(super) access: Arc<dyn RemoteAccess>,
@@ -82,6 +92,18 @@ struct Listed {
 
 type Listing = Result<Arc<Refs>, Fault>;
 
+/// Why there is no list.
+enum Unlisted {
+    Redirected,
+    Fault(Fault),
+}
+
+impl From<Fault> for Unlisted {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
 /// How new a list of branches and tags must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fresh {
@@ -98,7 +120,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Repositories {
     /// `directory` is made if it is not there. `environment` is what commands that speak to remotes inherit, usually
     /// [`std::env::vars_os`].
-    pub fn new(
+    pub(crate) fn new(
         directory: &Path,
         settings: GitSettings,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -107,26 +129,27 @@ impl Repositories {
         fs_err::create_dir_all(&temporary)?;
         let directory = fs_err::canonicalize(directory)?;
         let git = Git::new(directory.join("tmp"), &settings, environment);
-        let inner =
-            Inner { directory, settings, git, remotes: Mutex::default(), moved: AtomicU64::new(0) };
+        let hosts = Hosts::new(&settings);
+        let (remotes, moved) = (Mutex::default(), AtomicU64::new(0));
+        let inner = Inner { directory, settings, git, hosts, remotes, moved };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The repository of a module's code. Nothing is asked and nothing is made before something is wanted of it.
-    pub fn open(
+    pub(crate) fn open(
         &self,
         code: &CodeRoot,
         access: Arc<dyn RemoteAccess>,
-    ) -> Result<Repository, Failure> {
+    ) -> Result<Repository, Fault> {
         // As for the go command: a directory of this machine, or `host:path`, is none.
         if !code.url.contains("://") || code.url.contains(char::is_control) {
             let detail = format!("git: {:?} is no address of a remote repository", code.url);
-            return Err(at_direct(Fault::new(ErrorClass::NotFound, Stage::Git, detail)));
+            return Err(Fault::new(ErrorClass::NotFound, Stage::Git, detail));
         }
         if Url::parse(&code.url).is_ok_and(|url| url.password().is_some()) {
             // It would be in every `.info`.
             let detail = "git: the address of the repository holds a password";
-            return Err(at_direct(Fault::new(ErrorClass::NotFound, Stage::Git, detail)));
+            return Err(Fault::new(ErrorClass::NotFound, Stage::Git, detail));
         }
         let mut remotes = lock(&self.inner.remotes);
         let known = remotes.get(&code.url).cloned();
@@ -140,26 +163,44 @@ impl Repositories {
         Ok(Repository { inner: self.inner.clone(), remote, access })
     }
 
-    /// Where an address leads by the `insteadOf` of the user's configuration.
-    pub async fn address(&self, url: &str) -> Result<String, Failure> {
-        let env = RemoteEnv::default();
-        let settings = &self.inner.settings;
-        let run = Run::remote(None, &env, settings).within(settings.list_timeout).args([
-            "ls-remote",
-            "--get-url",
-            "--end-of-options",
-            url,
-        ]);
-        let (ended, output) = self.inner.git.output(run).await.map_err(at_direct)?;
-        if !ended.is_success() {
-            return Err(at_direct(words::fault(&ended.words)));
-        }
-        Ok(String::from_utf8_lossy(&output).trim_end().to_owned())
+    /// Where all of them are.
+    pub(super) fn directory(&self) -> &Path {
+        &self.inner.directory
     }
 
-    /// How many tags were seen to have moved since the start.
-    pub fn moved_tags(&self) -> u64 {
-        self.inner.moved.load(Ordering::Relaxed)
+    /// Where an address leads by the `insteadOf` of the user's configuration.
+    pub(super) async fn address(&self, url: &str) -> Result<String, Fault> {
+        let (ended, text) =
+            self.ask_here(&["ls-remote", "--get-url", "--end-of-options", url]).await?;
+        if ended.is_success() {
+            Ok(text.trim_end().to_owned())
+        } else {
+            Err(words::fault(&ended.words))
+        }
+    }
+
+    /// What the user's configuration says; empty if nothing. `args` are those of `git config`.
+    pub(super) async fn configured(&self, args: &[&str]) -> Result<String, Fault> {
+        let all: Vec<&str> = ["config"].into_iter().chain(args.iter().copied()).collect();
+        let (ended, text) = self.ask_here(&all).await?;
+        Ok(if ended.is_success() { text } else { String::new() })
+    }
+
+    /// Runs a command that speaks to nobody, with the user's configuration.
+    async fn ask_here(&self, args: &[&str]) -> Result<(Ended, String), Fault> {
+        let env = RemoteEnv::default();
+        let run = Run::configured(&env, &self.inner.settings).args(args);
+        let (ended, output) = self.inner.git.output(run).await?;
+        Ok((ended, String::from_utf8_lossy(&output).into_owned()))
+    }
+
+    pub(crate) fn status(&self) -> GitStatus {
+        let counters = &self.inner.git.counters;
+        GitStatus {
+            remote: counters.remote.now(),
+            local: counters.local.now(),
+            moved_tags: self.inner.moved.load(Ordering::Relaxed),
+        }
     }
 
     /// Keeps what is in use, and of the rest those that were used last.
@@ -176,11 +217,6 @@ impl Repositories {
             remotes.remove(&url);
         }
     }
-}
-
-/// A fault of a remote's repository, as it is told.
-pub(super) fn at_direct(fault: Fault) -> Failure {
-    fault.at(&Source::Direct, 1)
 }
 
 impl Inner {
@@ -212,6 +248,11 @@ impl Repository {
     /// The address, as the module's host names it.
     pub(super) fn url(&self) -> &str {
         &self.remote.url
+    }
+
+    /// A file for what is made of the repository, which is gone with it.
+    pub(super) fn temporary_file(&self) -> Result<std::fs::File, Fault> {
+        tempfile::tempfile_in(self.inner.temporary()).map_err(|error| fault::of_write(&error))
     }
 
     /// The branches and tags. All that ask at the same time share one `git ls-remote`.
@@ -264,33 +305,60 @@ impl Repository {
     }
 
     async fn list_remote(&self) -> Result<Refs, Fault> {
+        match self.try_list().await {
+            Err(Unlisted::Redirected) => {}
+            Err(Unlisted::Fault(fault)) => return Err(fault),
+            Ok(refs) => return Ok(refs),
+        }
+        self.access.follow(self.url()).await?;
+        self.try_list().await.map_err(|unlisted| match unlisted {
+            Unlisted::Fault(fault) => fault,
+            Unlisted::Redirected => {
+                let detail = format!("git: {} redirects on and on", self.url());
+                Fault::new(ErrorClass::Corrupt, Stage::Git, detail)
+            }
+        })
+    }
+
+    async fn try_list(&self) -> Result<Refs, Unlisted> {
         let settings = &self.inner.settings;
-        let env = self.prepare().await?;
+        let env = self.access.prepare(self.url()).await?;
+        let _place = self.inner.hosts.place(env.host.as_deref()).await?;
         let run = Run::remote(None, &env, settings).within(settings.list_timeout).args([
             "ls-remote",
             "-q",
             "--end-of-options",
-            self.url(),
+            env.address.as_deref().unwrap_or(self.url()),
         ]);
         let mut listing = refs::Listing::new(settings.max_refs);
         let mut take = |bytes: &[u8]| match listing.take(bytes) {
             Ok(()) => Wanted::More,
             Err(fault) => Wanted::Refused(fault),
         };
-        let ended = self.inner.git.run(run, &mut take).await?;
+        let ended = match self.inner.git.run(run, &mut take).await {
+            Ok(ended) => ended,
+            Err(fault) => {
+                if fault.class == ErrorClass::Timeout {
+                    self.inner.hosts.is_silent(env.host.as_deref(), &fault);
+                }
+                return Err(fault.into());
+            }
+        };
         if ended.is_success() {
-            Ok(listing.finish())
-        } else {
-            Err(words::of_remote(&ended.words, &env))
+            return Ok(listing.finish());
         }
+        if words::is_redirect(&ended.words) {
+            return Err(Unlisted::Redirected);
+        }
+        let fault = words::of_remote(&ended.words, &env);
+        if words::is_unreachable(&ended.words) {
+            self.inner.hosts.is_silent(env.host.as_deref(), &fault);
+        }
+        Err(fault.into())
     }
 
     pub(super) async fn prepare(&self) -> Result<RemoteEnv, Fault> {
-        self.access.prepare(self.url()).await.map_err(|failure| {
-            let mut fault = Fault::new(failure.class, failure.stage, failure.detail);
-            fault.text = failure.text;
-            fault
-        })
+        self.access.prepare(self.url()).await
     }
 
     /// What was answered for a tag stays its content here; that the tag is another one now must not go unnoticed.

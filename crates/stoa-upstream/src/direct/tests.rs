@@ -14,9 +14,11 @@ use stoa_module::{CheckedZip, ModulePath, ModuleVersion, Version, ZipLimits, che
 use stoa_testkit::GitRemotes;
 use tempfile::TempDir;
 
-use crate::direct::{CodeModule, GitSettings, RemoteAccess, Repositories};
-use crate::discovery::{CodeRoot, RemoteEnv};
-use crate::failure::Failure;
+use crate::direct::access::RemoteEnv;
+use crate::direct::repositories::{RemoteAccess, Repositories};
+use crate::direct::{CodeModule, GitSettings};
+use crate::discovery::CodeRoot;
+use crate::failure::Fault;
 
 /// Leads git to the repositories of a test.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ impl Access {
     fn to(remotes: &GitRemotes) -> Arc<dyn RemoteAccess> {
         let os = |text: String| OsString::from_vec(text.into_bytes());
         let envs = remotes.environment().into_iter().map(|(name, value)| (os(name), os(value)));
-        Arc::new(Self { env: RemoteEnv { envs: envs.collect(), options: Vec::new() } })
+        Arc::new(Self { env: RemoteEnv { envs: envs.collect(), ..RemoteEnv::default() } })
     }
 }
 
@@ -36,8 +38,15 @@ impl RemoteAccess for Access {
     fn prepare<'a>(
         &'a self,
         _: &'a str,
-    ) -> Pin<Box<dyn Future<Output = Result<RemoteEnv, Failure>> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Result<RemoteEnv, Fault>> + Send + 'a>> {
         Box::pin(async { Ok(self.env.clone()) })
+    }
+
+    fn follow<'a>(
+        &'a self,
+        _: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Fault>> + Send + 'a>> {
+        Box::pin(async { Ok(()) })
     }
 }
 
@@ -99,7 +108,7 @@ impl Direct {
     }
 }
 
-async fn zip_of(module: &CodeModule, path: &str, version: &Version) -> Result<CheckedZip, Failure> {
+async fn zip_of(module: &CodeModule, path: &str, version: &Version) -> Result<CheckedZip, Fault> {
     let file = fs_err::tokio::File::from_parts(tempfile::tempfile().unwrap().into(), "a zip");
     module.zip(version, &file, 500 << 20).await?;
     let zip = file.into_parts().0.into_std().await;

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use stoa_module::ErrorClass;
 use url::Url;
 
-use crate::discovery::RemoteEnv;
+use crate::direct::access::RemoteEnv;
 use crate::failure::{Fault, Stage};
 use crate::source::redacted;
 
@@ -34,6 +34,11 @@ const fn meaning(
 use ErrorClass::{Denied, NotFound, Timeout, Unavailable};
 
 const AUTHENTICATION: &str = "authentication failed; look at the server's credential for this host";
+
+const UNRESOLVED: &str =
+    "the host's name cannot be resolved; look at the server's dns, or at the module's path";
+const UNREACHABLE: &str = "the host cannot be reached";
+const TOO_SLOW: &str = "the host is too slow";
 
 /// From the more to the less special.
 const TABLE: &[Meaning] = &[
@@ -88,7 +93,7 @@ const TABLE: &[Meaning] = &[
             "could not resolve proxy",
         ],
         Unavailable,
-        "the host's name cannot be resolved; look at the server's dns, or at the module's path",
+        UNRESOLVED,
         true,
     ),
     meaning(
@@ -160,10 +165,10 @@ const TABLE: &[Meaning] = &[
             "broken pipe",
         ],
         Unavailable,
-        "the host cannot be reached",
+        UNREACHABLE,
         true,
     ),
-    meaning(&["operation too slow", "timed out"], Timeout, "the host is too slow", true),
+    meaning(&["operation too slow", "timed out"], Timeout, TOO_SLOW, true),
     meaning(
         &[
             "early eof",
@@ -232,6 +237,19 @@ pub(super) fn is_broken(words: &str) -> bool {
 /// Whether the words leave no doubt that asking in another way would not help.
 pub(super) fn is_final(words: &str) -> bool {
     recognise(words).is_some()
+}
+
+/// Whether the host answered with a redirect, which git is told not to follow.
+pub(super) fn is_redirect(words: &str) -> bool {
+    ["301", "302", "303", "307", "308"]
+        .iter()
+        .any(|status| words.contains(&format!("returned error: {status}")))
+}
+
+/// Whether nobody answers at the host, whichever repository is asked for.
+pub(super) fn is_unreachable(words: &str) -> bool {
+    recognise(words)
+        .is_some_and(|meaning| matches!(meaning.says, UNRESOLVED | UNREACHABLE | TOO_SLOW))
 }
 
 /// The fault that git's words about a remote tell of. What git says when a host refuses a credential that was sent with

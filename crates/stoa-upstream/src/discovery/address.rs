@@ -52,8 +52,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         }
         [0x2002, high, lower, ..] => low(high, lower),
         // Documentation, Teredo, ORCHID and benchmarking.
-        [0x2001, 0x0db8, ..] | [0x3fff, 0..=0x0fff, ..] => false,
-        [0x2001, 0..=0x01ff, ..] => false,
+        [0x2001, 0x0db8 | 0..=0x01ff, ..] | [0x3fff, 0..=0x0fff, ..] => false,
         // Global unicast; everything else is local, set apart or not given out.
         [0x2000..=0x3fff, ..] => true,
         _ => false,

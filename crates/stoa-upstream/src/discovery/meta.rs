@@ -132,19 +132,15 @@ fn attributes(mut rest: &str) -> (Vec<(String, String)>, &str) {
             continue;
         };
         let after = after.trim_start();
-        let (value, after) = match after.chars().next() {
-            Some(quote @ ('"' | '\'')) => {
-                let inner = &after[1..];
-                match inner.find(quote) {
-                    Some(end) => (&inner[..end], &inner[end + 1..]),
-                    None => (inner, ""),
-                }
+        let (value, after) = if let Some(quote @ ('"' | '\'')) = after.chars().next() {
+            let inner = &after[1..];
+            match inner.find(quote) {
+                Some(end) => (&inner[..end], &inner[end + 1..]),
+                None => (inner, ""),
             }
-            _ => {
-                let end =
-                    after.find(|c: char| c.is_whitespace() || c == '>').unwrap_or(after.len());
-                after.split_at(end)
-            }
+        } else {
+            let end = after.find(|c: char| c.is_whitespace() || c == '>').unwrap_or(after.len());
+            after.split_at(end)
         };
         found.push((name.to_owned(), unescape(value)));
         rest = after;
@@ -189,22 +185,22 @@ mod tests {
         let plain = entry("ex.com/a", "git", "https://git.ex.com/a", "");
         check(
             r#"<meta name="go-import" content="ex.com/a git https://git.ex.com/a">"#,
-            &[plain.clone()],
+            std::slice::from_ref(&plain),
         );
         check(
             "<META NAME='go-import' CONTENT='ex.com/a git https://git.ex.com/a'/>",
-            &[plain.clone()],
+            std::slice::from_ref(&plain),
         );
         check(
             "<meta content = \"ex.com/a\n git\thttps://git.ex.com/a \" name=go-import >",
-            &[plain.clone()],
+            std::slice::from_ref(&plain),
         );
         check(
             "<!doctype html><html><head><title>a < b</title><script>if (a<b) {}</script>\
              <!-- <meta name=\"go-import\" content=\"ex.com/x git https://x\"> -->\
              <meta charset=\"utf-8\"><meta name=\"go-import\" content=\"ex.com/a git https://git.ex.com/a\"></head>\
              <meta name=\"go-import\" content=\"ex.com/b git https://b\">",
-            &[plain.clone()],
+            std::slice::from_ref(&plain),
         );
         check("<body><meta name=\"go-import\" content=\"ex.com/a git https://a\">", &[]);
         check("<meta name=\"Go-Import\" content=\"ex.com/a git https://a\">", &[]);

@@ -1,26 +1,21 @@
 //! `GET https://PATH?go-get=1`, with what a request to a host that a stranger chose needs: bounds, and an address filter
 //! at every step.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, LOCATION};
 use reqwest::Response;
-use reqwest::dns::Resolve;
-use stoa_module::{ErrorClass, ModulePath};
-use url::{Host, Url};
+use stoa_module::ErrorClass;
+use url::Url;
 
 use crate::client::budget::{Budget, Spent};
 use crate::client::fault;
-use crate::client::requests::Builder;
 use crate::client::resolver::{PROGRESS, Progress};
 use crate::credentials::{Credentials, same_origin};
-use crate::discovery::address::{NotPublic, PublicOnly, is_public};
-use crate::discovery::{Ask, Rules};
-use crate::error::Error;
+use crate::discovery::Ask;
+use crate::discovery::guard::{About, Guard};
 use crate::failure::{Fault, Stage, span};
-use crate::proxy::Proxies;
 use crate::settings::Settings;
 use crate::source::{Base, without_credentials};
 
@@ -44,98 +39,53 @@ pub(crate) struct Page {
 /// Asks hosts for pages.
 #[derive(Debug)]
 pub(crate) struct Pages {
-    /// For hosts that no setting names.
-    public: reqwest::Client,
-    /// For hosts that a setting names, wherever they are.
-    named: reqwest::Client,
-    /// For modules of GOINSECURE: certificates are not looked at.
-    insecure: reqwest::Client,
-    rules: Arc<Rules>,
+    guard: Arc<Guard>,
     credentials: Arc<Credentials>,
-    proxies: Arc<Proxies>,
     connect_timeout: Duration,
     max_redirects: usize,
-    patience: Duration,
 }
 
 impl Pages {
     pub(crate) fn new(
         settings: &Settings,
-        rules: Arc<Rules>,
+        guard: Arc<Guard>,
         credentials: Arc<Credentials>,
-        proxies: Arc<Proxies>,
-        resolver: Arc<dyn Resolve>,
-    ) -> Result<Self, Error> {
-        let with = |resolver| Builder::new(settings, Arc::clone(&proxies), resolver);
-        let (named, _) = with(Arc::clone(&resolver))?.build(|client| client)?;
-        let (insecure, _) = with(Arc::clone(&resolver))?
-            .build(|client| client.tls_danger_accept_invalid_certs(true))?;
-        let (public, _) = with(Arc::new(PublicOnly(resolver)))?.build(|client| client)?;
-        Ok(Self {
-            public,
-            named,
-            insecure,
-            rules,
-            credentials,
-            proxies,
-            connect_timeout: settings.connect_timeout,
-            max_redirects: settings.max_redirects,
-            patience: PATIENCE,
-        })
+    ) -> Self {
+        let Settings { connect_timeout, max_redirects, .. } = *settings;
+        Self { guard, credentials, connect_timeout, max_redirects }
     }
 
-    /// Whether the host may be asked about the module, and by whom.
-    fn client(
+    /// The page at an address, wherever it redirects.
+    async fn get(&self, url: Url, about: About) -> Result<Page, Fault> {
+        let mut waiting = Budget::new(patience(about));
+        let (response, url) = self.follow(url, about, &mut waiting).await?;
+        self.read(response, url, &mut waiting).await
+    }
+
+    /// Where the redirects of an address end.
+    pub(crate) async fn end_of_redirects(&self, url: Url, about: About) -> Result<Url, Fault> {
+        let (_, end) = self.follow(url, about, &mut Budget::new(patience(about))).await?;
+        Ok(end)
+    }
+
+    async fn follow(
         &self,
-        url: &Url,
-        module: &ModulePath,
-        insecure: bool,
-    ) -> Result<&reqwest::Client, Fault> {
-        let denied = |stage, detail| Err(Fault::new(ErrorClass::Denied, stage, detail));
-        let name = url.host_str().unwrap_or_default();
-        if self.rules.names_host(name) {
-            return Ok(if insecure { &self.insecure } else { &self.named });
-        }
-        if self.rules.is_private(module) {
-            return denied(
-                Stage::Http,
-                format!("redirect of a private module to another host ({name})"),
-            );
-        }
-        // The resolver is not asked about these.
-        let address = match url.host() {
-            Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
-            Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
-            _ => None,
-        };
-        if let Some(address) = address.filter(|&address| !is_public(address)) {
-            return denied(Stage::Dns, format!("{name}: {}", NotPublic(address)));
-        }
-        // Through an outgoing proxy it is the proxy that looks names up, and its own address may well be a private one.
-        if insecure {
-            Ok(&self.insecure)
-        } else if self.proxies.find(url).is_some() {
-            Ok(&self.named)
-        } else {
-            Ok(&self.public)
-        }
-    }
-
-    async fn get(&self, url: Url, module: &ModulePath, insecure: bool) -> Result<Page, Fault> {
-        let patience = if insecure { self.patience.min(INSECURE_PATIENCE) } else { self.patience };
-        let mut waiting = Budget::new(patience);
+        url: Url,
+        about: About,
+        waiting: &mut Budget,
+    ) -> Result<(Response, Url), Fault> {
         let base = Base::new(&url)
             .map_err(|error| Fault::new(ErrorClass::Invalid, Stage::Local, error.to_string()))?;
         let mut url = url;
         let mut passed = Vec::new();
         let mut is_home = true;
         loop {
-            let client = self.client(&url, module, insecure)?;
-            let response = self.send(client, &base, &url, is_home, &mut waiting).await?;
+            let client = self.guard.client(&url, about).await?;
+            let response = self.send(client, &base, &url, is_home, waiting).await?;
             if !response.status().is_redirection() {
-                return self.read(response, url, &mut waiting).await;
+                return Ok((response, url));
             }
-            let next = redirect(&response, &url, insecure)?;
+            let next = redirect(&response, &url, about.insecure)?;
             is_home = is_home && same_origin(&url, &next);
             passed.push(url);
             if passed.contains(&next) || passed.len() > self.max_redirects {
@@ -158,7 +108,7 @@ impl Pages {
         let progress = Arc::new(Progress::default());
         let sending = async {
             let mut request = client.get(url.clone());
-            if is_home && let Some(secret) = self.credentials.find(base, url).await {
+            if is_home && let Some(secret) = self.credentials.find_for_git(base, url).await {
                 request = request.header(AUTHORIZATION, secret);
             }
             request.send().await
@@ -203,8 +153,12 @@ impl Pages {
     }
 }
 
+fn patience(about: About) -> Duration {
+    if about.insecure { INSECURE_PATIENCE } else { PATIENCE }
+}
+
 impl Ask for Pages {
-    async fn ask(&self, path: &str, module: &ModulePath, insecure: bool) -> Result<Page, Fault> {
+    async fn ask(&self, path: &str, about: About) -> Result<Page, Fault> {
         let address = |scheme: &str| {
             let (host, rest) = path.split_once('/').unwrap_or((path, ""));
             let url = Url::parse(&format!("{scheme}://{host}/{rest}?go-get=1"));
@@ -212,9 +166,8 @@ impl Ask for Pages {
                 Fault::new(ErrorClass::NotFound, Stage::Local, format!("{path}: {error}"))
             })
         };
-        let secure = self.get(address("https")?, module, insecure).await;
-        match secure {
-            Err(_) if insecure => self.get(address("http")?, module, insecure).await,
+        match self.get(address("https")?, about).await {
+            Err(_) if about.insecure => self.get(address("http")?, about).await,
             outcome => outcome,
         }
     }

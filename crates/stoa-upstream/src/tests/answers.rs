@@ -214,7 +214,7 @@ async fn sources_that_are_never_asked() {
         let Failure { source: name, .. } = failure;
         assert_eq!(name, source.name());
     };
-    check(Source::Direct, "not_found git 0: direct fetching is not available yet").await;
+    check(Source::Direct, "not_found git 0: nothing is fetched from repositories here").await;
     check(Source::Off, "not_found local 0: GOPROXY=off ends the list of sources here").await;
 }
 

@@ -12,7 +12,7 @@ use stoa_testkit::{GitRemotes, Go, require_git, require_go};
 
 use super::{Direct, zip_of};
 use crate::direct::GitSettings;
-use crate::failure::Failure;
+use crate::failure::Fault;
 
 const CASES: u32 = 4;
 const ROOT: &str = "github.com/ex/p";
@@ -287,7 +287,7 @@ fn queries(commits: &[String], tags: &[&str]) -> Vec<String> {
 }
 
 /// `version zip go.mod`, and where the commit was found.
-async fn answer(direct: &Direct, query: &str) -> Result<(String, serde_json::Value), Failure> {
+async fn answer(direct: &Direct, query: &str) -> Result<(String, serde_json::Value), Fault> {
     let (path, revision) = query.split_once('@').unwrap();
     let module = direct.module(path);
     let info = module.query(revision).await?;

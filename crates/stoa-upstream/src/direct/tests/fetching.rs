@@ -9,7 +9,7 @@ use stoa_testkit::{GitRemotes, require_git};
 
 use super::{Direct, zip_of};
 use crate::direct::GitSettings;
-use crate::failure::Failure;
+use crate::failure::Fault;
 
 const R: &str = "github.com/ex/r";
 
@@ -163,10 +163,10 @@ async fn a_new_tag_is_seen_at_once_and_a_moved_one_stays() {
     assert_eq!(module.info(&version("v1.0.0")).await.unwrap(), first);
     assert_eq!(zip_of(&module, "github.com/ex/m", &version("v1.0.0")).await.unwrap().files, 2);
     assert_eq!(zip_of(&module, "github.com/ex/m", &version("v1.0.1")).await.unwrap().files, 3);
-    assert_eq!(direct.repositories.moved_tags(), 1);
+    assert_eq!(direct.repositories.status().moved_tags, 1);
     // It was said once.
     module.info(&version("v9.9.9")).await.unwrap_err();
-    assert_eq!(direct.repositories.moved_tags(), 1);
+    assert_eq!(direct.repositories.status().moved_tags, 1);
     // A later process knows it as well, once it was written down.
     let repository = direct.repository();
     for _ in 0..500 {
@@ -324,7 +324,7 @@ async fn hashes_of_sha256() {
     let info = module.query("main").await.unwrap();
     let expected = version(&format!("v0.0.0-20231114221320-{}", &commit[..12]));
     assert_eq!(Info::parse(info.as_bytes()).unwrap().version, expected);
-    assert_eq!(module.query(&commit).await.map(|_| ()), Ok(()));
+    module.query(&commit).await.unwrap();
     zip_of(&module, "github.com/ex/s", &expected).await.unwrap();
 }
 
@@ -398,7 +398,7 @@ async fn bounds() {
         let direct = Direct::new(&remotes, settings);
         let module = direct.module("github.com/ex/m");
         let outcome = zip_of(&module, "github.com/ex/m", &version("v1.0.0")).await;
-        let failure: Failure = outcome.map(|zip| zip.h1).unwrap_err();
+        let failure: Fault = outcome.map(|zip| zip.h1).unwrap_err();
         assert!(failure.to_string().contains(expected), "{failure}");
     };
     let settings = GitSettings::default;
@@ -473,7 +473,7 @@ async fn missing_tags_of_directories_have_a_hint() {
         direct.module("github.com/ex/r/sub/dir").info(&version("v1.0.1")).await.unwrap_err();
     assert_eq!(
         failure.to_string(),
-        "direct: git: unknown revision sub/dir/v1.0.1: versions of a module in the directory sub/dir are tagged \
+        "git: unknown revision sub/dir/v1.0.1: versions of a module in the directory sub/dir are tagged \
          sub/dir/v1.2.3; the tag v1.0.1 is one of the repository's root"
     );
     let failure = direct.module("github.com/ex/nothing").list().await.unwrap_err();
@@ -540,7 +540,8 @@ async fn branches_that_become_directories() {
 async fn addresses_that_are_none() {
     let directory = tempfile::tempdir().unwrap();
     let settings = GitSettings::default();
-    let repositories = crate::direct::Repositories::new(directory.path(), settings, []).unwrap();
+    let repositories =
+        crate::direct::repositories::Repositories::new(directory.path(), settings, []).unwrap();
     let access = super::Access::to(&GitRemotes::new());
     for url in ["/srv/git/r", "host:path", "-x", "https://u:p@h/x", "https://h/a\nb", ""] {
         let code = crate::discovery::CodeRoot {

@@ -3,10 +3,10 @@ use stoa_testkit::{GIT_VECTORS, GitRemotes, require_git};
 
 use super::{Direct, zip_of};
 use crate::direct::GitSettings;
-use crate::failure::Failure;
+use crate::failure::Fault;
 
 /// `version, h1 of the zip, h1 of go.mod`, by way of the requests that the go command would send.
-async fn answer(direct: &Direct, query: &str) -> Result<String, Failure> {
+async fn answer(direct: &Direct, query: &str) -> Result<String, Fault> {
     let (path, revision) = query.split_once('@').unwrap();
     let module = direct.module(path);
     let info = match revision {

@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 use stoa_core::Verifications;
 use stoa_store::{Counts, SpoolCounts};
-use stoa_upstream::{BreakerState, BreakerStatus, HostCounters};
+use stoa_upstream::{BreakerState, BreakerStatus, GitStatus, HostCounters};
 
 use crate::http::App;
 
@@ -35,6 +35,7 @@ pub(super) struct Snapshot {
     verifications: Verifications,
     upstreams: Vec<HostCounters>,
     breakers: Vec<BreakerStatus>,
+    git: GitStatus,
     process: Option<Process>,
 }
 
@@ -53,6 +54,7 @@ impl Snapshot {
             verifications: app.mirror.verifications(),
             upstreams: app.mirror.client().counters(),
             breakers: app.mirror.client().breakers(),
+            git: app.mirror.client().git(),
             process: Process::read(app.started).ok(),
         }
     }
@@ -123,6 +125,7 @@ impl Collector for Snapshot {
         )?;
         self.encode_verifications(&mut page)?;
         self.encode_upstreams(&mut page)?;
+        self.encode_git(&mut page)?;
         if let Some(process) = &self.process {
             process.encode(&mut page)?;
         }
@@ -212,6 +215,34 @@ impl Snapshot {
             "stoa_upstream_breaker",
             "1 for the state of its breaker; while it is open the upstream is not asked",
             &states.collect::<Vec<_>>(),
+        )
+    }
+}
+
+impl Snapshot {
+    /// Without hosts: a module's path names any host, and a private one's name stays here.
+    fn encode_git(&self, page: &mut Page<'_>) -> fmt::Result {
+        let GitStatus { remote, local, moved_tags } = self.git;
+        let kinds = [("remote", remote), ("local", local)];
+        let ended = kinds.map(|(kind, commands)| {
+            [("succeeded", commands.succeeded), ("failed", commands.failed)]
+                .map(|(outcome, count)| ([("kind", kind), ("outcome", outcome)], count))
+        });
+        page.counters(
+            "stoa_git_commands",
+            "Runs of git, by whether they spoke to a remote and how they ended",
+            None,
+            ended.as_flattened(),
+        )?;
+        page.gauges(
+            "stoa_git_commands_running",
+            "Runs of git that are under way",
+            &kinds.map(|(kind, commands)| ([("kind", kind)], commands.running as u64)),
+        )?;
+        page.counter(
+            "stoa_git_moved_tags",
+            "Times a tag was seen to have moved; what was first served under it stays",
+            moved_tags,
         )
     }
 }

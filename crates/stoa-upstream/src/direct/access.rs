@@ -1,0 +1,376 @@
+//! What a remote operation of the `git` command gets besides its arguments: whom it may speak to, and who it is there.
+//!
+//! git resolves names by itself, so the address filter is applied before it runs, to the address that the user's
+//! `insteadOf` leaves, and what was found is pinned. git would follow a redirect past that filter, so it follows none;
+//! where one leads is found out here, hop by hop, and git is sent there. Secrets travel in the environment, which only
+//! this user can read; never in an argument and never on the disk.
+
+mod authorities;
+mod remote;
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use reqwest::dns::Resolve;
+use stoa_module::ErrorClass;
+use tokio::net::TcpStream;
+use url::{Host, Url};
+
+use crate::credentials::Credentials;
+use crate::direct::access::remote::{Remote, over_ssh};
+use crate::direct::repositories::{RemoteAccess, Repositories};
+use crate::discovery::{About, NotPublic, Pages, Rules, is_public};
+use crate::error::Error;
+use crate::failure::{Fault, Stage, span};
+use crate::proxy::Proxies;
+use crate::settings::{Settings, SshKey};
+use crate::source::Base;
+
+/// How long git is sent where a redirect led, before it is asked again at the address that the module's host names.
+const REDIRECT_TTL: Duration = Duration::from_mins(10);
+/// Such addresses that are remembered; past this the memory starts anew.
+const REDIRECTS: usize = 10_000;
+/// What git asks first of a repository over http.
+const FIRST_QUESTION: &str = "/info/refs?service=git-upload-pack";
+
+const SSH: &str = "ssh -oBatchMode=yes -oControlMaster=no -oConnectTimeout=10";
+
+/// Environment variables and `-c` options of one remote operation.
+#[derive(Clone, Default)]
+pub(crate) struct RemoteEnv {
+    /// May hold secrets.
+    pub(crate) envs: Vec<(OsString, OsString)>,
+    /// `name=value` for `git -c`; never a secret.
+    pub(crate) options: Vec<String>,
+    /// Another address than the repository's own.
+    pub(crate) address: Option<String>,
+    /// `host:port`, where it is one host's and no directory.
+    pub(crate) host: Option<String>,
+}
+
+impl std::fmt::Debug for RemoteEnv {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<_> = self.envs.iter().map(|(name, _)| name).collect();
+        let Self { options, address, host, .. } = self;
+        f.debug_struct("RemoteEnv")
+            .field("envs", &names)
+            .field("options", options)
+            .field("address", address)
+            .field("host", host)
+            .finish()
+    }
+}
+
+/// Decides what git may do on the network.
+pub(crate) struct Access {
+    rules: Arc<Rules>,
+    credentials: Arc<Credentials>,
+    proxies: Arc<Proxies>,
+    resolver: Arc<dyn Resolve>,
+    pages: Arc<Pages>,
+    repositories: Repositories,
+    ssh_keys: Vec<SshKey>,
+    connect_timeout: Duration,
+    /// The system's authorities and those of the settings, where there are some.
+    authorities: Option<PathBuf>,
+    /// Variables of the server that the decision depends on.
+    allow_protocol_is_set: bool,
+    ssh_command_is_set: bool,
+    config_count: usize,
+    redirects: Mutex<HashMap<String, (Instant, String)>>,
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access").field("rules", &self.rules).finish_non_exhaustive()
+    }
+}
+
+/// What the user's configuration of git says about an address.
+#[derive(Debug, Default)]
+struct OwnSettings {
+    has_proxy: bool,
+    has_authorities: bool,
+    has_ssh_command: bool,
+}
+
+impl Access {
+    pub(crate) fn new(
+        settings: &Settings,
+        credentials: Arc<Credentials>,
+        proxies: Arc<Proxies>,
+        resolver: Arc<dyn Resolve>,
+        pages: Arc<Pages>,
+        repositories: Repositories,
+    ) -> Result<Self, Error> {
+        let set = |name: &str| {
+            let found = settings.environment.iter().find(|(one, _)| one == name);
+            found.map(|(_, value)| value).filter(|value| !value.is_empty())
+        };
+        let count = set("GIT_CONFIG_COUNT").and_then(|count| count.to_str()?.parse().ok());
+        let own_authorities = set("GIT_SSL_CAINFO").or_else(|| set("GIT_SSL_CAPATH")).is_some();
+        let authorities = if settings.ca_files.is_empty() || own_authorities {
+            None
+        } else {
+            Some(authorities::bundle(&settings.ca_files, repositories.directory())?)
+        };
+        Ok(Self {
+            rules: Arc::new(settings.rules.clone()),
+            credentials,
+            proxies,
+            resolver,
+            pages,
+            repositories,
+            ssh_keys: settings.ssh_keys.clone(),
+            connect_timeout: settings.connect_timeout,
+            authorities,
+            allow_protocol_is_set: set("GIT_ALLOW_PROTOCOL").is_some(),
+            ssh_command_is_set: set("GIT_SSH_COMMAND").or_else(|| set("GIT_SSH")).is_some(),
+            config_count: count.unwrap_or(0),
+            redirects: Mutex::default(),
+        })
+    }
+
+    async fn prepare(&self, url: &str, about: About) -> Result<RemoteEnv, Fault> {
+        let mut env = RemoteEnv { address: self.redirect(url), ..RemoteEnv::default() };
+        let asked = env.address.as_deref().unwrap_or(url);
+        let mut remote = Remote::parse(&self.repositories.address(asked).await?)?;
+        let key = remote.ssh_key(&self.ssh_keys);
+        if let (Remote::Http(http), Some(key)) = (&remote, key) {
+            let over_ssh = over_ssh(http, key);
+            remote = Remote::parse(&self.repositories.address(&over_ssh).await?)?;
+            env.address = Some(over_ssh);
+        }
+        let own = self.own_settings(&remote).await?;
+        if about.insecure && !self.allow_protocol_is_set {
+            env.envs.push(("GIT_ALLOW_PROTOCOL".into(), "https:ssh:http".into()));
+        }
+        match &remote {
+            Remote::Http(http) => self.for_http(http, &own, &mut env).await,
+            Remote::Ssh { .. } => {
+                let user_has = self.ssh_command_is_set || own.has_ssh_command;
+                if let Some(command) = ssh_command(key, user_has)? {
+                    env.envs.push(("GIT_SSH_COMMAND".into(), command.into()));
+                }
+            }
+            Remote::Local | Remote::Other { .. } => {}
+        }
+        env.host = remote.host().map(|(host, port)| format!("{host}:{port}"));
+        let addresses = self.filter(&remote, &own, &mut env.options).await?;
+        if let (Remote::Http(_), Some((host, port)), false) =
+            (&remote, remote.host(), addresses.is_empty())
+        {
+            self.connect(host, port, &addresses).await?;
+        }
+        Ok(env)
+    }
+
+    async fn own_settings(&self, remote: &Remote) -> Result<OwnSettings, Fault> {
+        Ok(match remote {
+            Remote::Http(url) => {
+                let asked = ["--get-urlmatch", "http", url.as_str()];
+                let text = self.repositories.configured(&asked).await?;
+                let has = |name: &str| {
+                    text.lines().any(|line| {
+                        line.split_once(' ')
+                            .is_some_and(|(key, value)| key == name && !value.is_empty())
+                    })
+                };
+                OwnSettings {
+                    has_proxy: has("http.proxy"),
+                    has_authorities: has("http.sslcainfo") || has("http.sslcapath"),
+                    has_ssh_command: false,
+                }
+            }
+            Remote::Ssh { .. } if !self.ssh_command_is_set => {
+                let text = self.repositories.configured(&["--get", "core.sshCommand"]).await?;
+                OwnSettings { has_ssh_command: !text.trim().is_empty(), ..OwnSettings::default() }
+            }
+            _ => OwnSettings::default(),
+        })
+    }
+
+    async fn for_http(&self, url: &Url, own: &OwnSettings, env: &mut RemoteEnv) {
+        env.options.push("http.followRedirects=false".to_owned());
+        if let Some(authorities) = &self.authorities
+            && !own.has_authorities
+        {
+            env.options.push(format!("http.sslCAInfo={}", authorities.display()));
+        }
+        if let Ok(base) = Base::new(url)
+            && let Some(secret) = self.credentials.find_for_git(&base, url).await
+            && let Ok(secret) = secret.to_str()
+        {
+            let mut prefix = url.clone();
+            // The name of a setting is no place for one.
+            let _ = prefix.set_username("");
+            let _ = prefix.set_password(None);
+            prefix.set_query(None);
+            let n = self.config_count;
+            let mut set = |name: String, value: String| env.envs.push((name.into(), value.into()));
+            set("GIT_CONFIG_COUNT".to_owned(), (n + 1).to_string());
+            set(format!("GIT_CONFIG_KEY_{n}"), format!("http.{prefix}.extraHeader"));
+            set(format!("GIT_CONFIG_VALUE_{n}"), format!("Authorization: {secret}"));
+        }
+    }
+
+    /// The address filter. A host that no setting names must be a public one, and stays the one that was looked at.
+    /// Answers where it is, if git connects to it directly and by this very name.
+    async fn filter(
+        &self,
+        remote: &Remote,
+        own: &OwnSettings,
+        options: &mut Vec<String>,
+    ) -> Result<Vec<IpAddr>, Fault> {
+        let Some((host, port)) = remote.host() else { return Ok(Vec::new()) };
+        let is_named = self.rules.names_host(host);
+        let through_proxy = match remote {
+            Remote::Http(url) => own.has_proxy || self.proxies.find(url).is_some(),
+            _ => false,
+        };
+        let denied = |address| {
+            let detail = format!("{host}: {}", NotPublic(address));
+            Err(Fault::new(ErrorClass::Denied, Stage::Dns, detail))
+        };
+        let literal = match Host::parse(host) {
+            Ok(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
+            Ok(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
+            _ => host.trim_matches(['[', ']']).parse().ok(),
+        };
+        if let Some(address) = literal.filter(|&address| !is_named && !is_public(address)) {
+            return denied(address);
+        }
+        // A proxy looks names up itself, and this network may well be unable to. What ssh calls a host may be a name of
+        // its own configuration.
+        let is_http = matches!(remote, Remote::Http(_));
+        if through_proxy || (is_named && !is_http) {
+            return Ok(Vec::new());
+        }
+        let found = match literal {
+            Some(address) => vec![address],
+            None => self.resolve(host).await?,
+        };
+        // One address of its own network among public ones is a trick, or a host that should have been named.
+        if let Some(&address) = found.iter().find(|&&address| !is_named && !is_public(address)) {
+            return denied(address);
+        }
+        if is_http && !is_named && literal.is_none() {
+            let text = |address: &IpAddr| match address {
+                IpAddr::V4(address) => address.to_string(),
+                IpAddr::V6(address) => format!("[{address}]"),
+            };
+            let found: Vec<String> = found.iter().map(text).collect();
+            options.push(format!("http.curloptResolve={host}:{port}:{}", found.join(",")));
+        }
+        Ok(found)
+    }
+
+    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, Fault> {
+        let unresolved = |error: &dyn std::fmt::Display| {
+            let detail = format!("the name of {host} cannot be resolved: {error}");
+            Fault::new(ErrorClass::Unavailable, Stage::Dns, detail)
+        };
+        let name = host.parse().map_err(|error| unresolved(&error))?;
+        let resolving = tokio::time::timeout(self.connect_timeout, self.resolver.resolve(name));
+        let found = resolving.await.map_err(|_| unresolved(&"timeout"))?;
+        let found: Vec<IpAddr> =
+            found.map_err(|error| unresolved(&error))?.map(|address| address.ip()).collect();
+        if found.is_empty() { Err(unresolved(&"no address")) } else { Ok(found) }
+    }
+
+    /// A host that cannot be reached is told from others at once: git itself would try for minutes.
+    async fn connect(&self, host: &str, port: u16, found: &[IpAddr]) -> Result<(), Fault> {
+        let unreachable = |error: String| {
+            let detail = format!("{host} cannot be reached at port {port}: {error}");
+            Fault::new(ErrorClass::Unavailable, Stage::Connect, detail).passing()
+        };
+        let found: Vec<SocketAddr> =
+            found.iter().map(|&address| SocketAddr::new(address, port)).collect();
+        match tokio::time::timeout(self.connect_timeout, TcpStream::connect(&found[..])).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(unreachable(error.to_string())),
+            Err(_) => Err(unreachable(format!("timeout after {}", span(self.connect_timeout)))),
+        }
+    }
+
+    fn redirect(&self, url: &str) -> Option<String> {
+        let redirects = self.redirects.lock().unwrap_or_else(PoisonError::into_inner);
+        let (when, to) = redirects.get(url)?;
+        (when.elapsed() < REDIRECT_TTL).then(|| to.clone())
+    }
+
+    /// Finds out where the redirect leads that git was answered with.
+    async fn follow(&self, url: &str, about: About) -> Result<(), Fault> {
+        let from = self.repositories.address(url).await?;
+        let elsewhere = |detail: String| Fault::new(ErrorClass::NotFound, Stage::Git, detail);
+        let first = Url::parse(&format!("{}{FIRST_QUESTION}", from.trim_end_matches('/')));
+        let first = first.map_err(|error| elsewhere(format!("{from}: {error}")))?;
+        let end = self.pages.end_of_redirects(first, about).await?;
+        let Some(to) = end.as_str().strip_suffix(FIRST_QUESTION) else {
+            return Err(elsewhere(format!("git: {url} redirects to what is no repository")));
+        };
+        let mut redirects = self.redirects.lock().unwrap_or_else(PoisonError::into_inner);
+        if redirects.len() >= REDIRECTS {
+            redirects.clear();
+        }
+        redirects.insert(url.to_owned(), (Instant::now(), to.to_owned()));
+        Ok(())
+    }
+}
+
+/// The command for ssh, unless the user has one of their own and the settings have no key.
+fn ssh_command(key: Option<&SshKey>, user_has_one: bool) -> Result<Option<String>, Fault> {
+    let Some(SshKey { key_file, known_hosts_file, .. }) = key else {
+        return Ok((!user_has_one).then(|| SSH.to_owned()));
+    };
+    let quoted = |path: &PathBuf| match path.to_str() {
+        // As ssh reads the value of an option: a word of its own, for a shell and then for ssh.
+        Some(path) if !path.contains(['"', '\n', '%', '\\']) => {
+            Ok(format!("'\"{}\"'", path.replace('\'', r"'\''")))
+        }
+        _ => {
+            let detail =
+                format!("git: ssh cannot be given a file of this name: {}", path.display());
+            Err(Fault::new(ErrorClass::Internal, Stage::Local, detail))
+        }
+    };
+    let key_file = quoted(key_file)?;
+    let own = format!("-oIdentitiesOnly=yes -oIdentityAgent=none -oIdentityFile={key_file}");
+    let Some(file) = known_hosts_file else { return Ok(Some(format!("{SSH} {own}"))) };
+    let file = quoted(file)?;
+    Ok(Some(format!(
+        "{SSH} {own} -oUserKnownHostsFile={file} -oGlobalKnownHostsFile=/dev/null \
+         -oStrictHostKeyChecking=yes"
+    )))
+}
+
+/// One module's access.
+#[derive(Clone, Debug)]
+pub(crate) struct Grant {
+    pub(crate) access: Arc<Access>,
+    pub(crate) about: About,
+}
+
+impl RemoteAccess for Grant {
+    fn prepare<'a>(
+        &'a self,
+        url: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<RemoteEnv, Fault>> + Send + 'a>> {
+        Box::pin(self.access.prepare(url, self.about))
+    }
+
+    fn follow<'a>(
+        &'a self,
+        url: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Fault>> + Send + 'a>> {
+        Box::pin(self.access.follow(url, self.about))
+    }
+}
+
+#[cfg(test)]
+mod tests;
