@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::gzip::{gzip, gzip_of_zeros};
-use crate::{Answer, Gate};
+use crate::{Answer, Gate, Pattern, Request};
 
 /// What a [`FakeUpstream`](crate::FakeUpstream) does instead of answering honestly.
 ///
@@ -48,6 +48,8 @@ pub(crate) enum Delivery {
         cut_after: Option<usize>,
     },
     Raw(Bytes),
+    /// After the body come spaces, without end.
+    Endless,
 }
 
 impl Fault {
@@ -161,6 +163,11 @@ impl Fault {
         Fault::delivery(Delivery::Chunked { cut_after: Some(bytes) })
     }
 
+    /// Sends the body, and after it spaces for as long as the client takes them.
+    pub fn endless() -> Fault {
+        Fault::delivery(Delivery::Endless)
+    }
+
     /// Sends these bytes in place of an HTTP answer and closes.
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Fault {
         Fault::delivery(Delivery::Raw(bytes.into().into()))
@@ -207,6 +214,23 @@ impl Fault {
     /// Only for the first so many requests that the pattern matches.
     pub fn first(self, requests: usize) -> Fault {
         Fault { times: Some(requests), ..self }
+    }
+
+    /// The one that a request meets: of several that match, the last. It has been used then.
+    pub(crate) fn met_by(request: &Request, faults: &mut [(Pattern, Fault)]) -> Option<Fault> {
+        faults.iter_mut().rev().find_map(|(pattern, fault)| {
+            let live = fault.times != Some(0) && pattern.matches(request);
+            live.then(|| {
+                fault.times = fault.times.map(|times| times - 1);
+                fault.clone()
+            })
+        })
+    }
+
+    /// Whether [`apply`](Fault::apply) asks for the honest answer.
+    pub(crate) fn needs_honest(&self) -> bool {
+        let alone = matches!(self.content, Content::Answer(_));
+        !alone && !matches!(self.delivery, Delivery::Raw(_))
     }
 
     pub(crate) fn apply(&self, honest: impl FnOnce() -> Answer) -> Answer {

@@ -128,6 +128,11 @@ impl GitRemotes {
         ]
     }
 
+    /// The home of whoever runs git here; there is nothing in it.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.root.path().join("home")
+    }
+
     #[track_caller]
     fn git_in(&self, directory: &Path, args: &[&str]) -> String {
         let mut command = self.command(directory);
@@ -141,7 +146,7 @@ impl GitRemotes {
             .current_dir(directory)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.root.path().join("home"))
+            .env("HOME", self.home())
             .envs(self.environment())
             .stdin(Stdio::null());
         command

@@ -23,6 +23,7 @@
 //!   blocks, and needs no runtime itself; only what waits is async.
 //! - [`FakeSumdb`] is a checksum database with a key of its own that the real go command believes.
 //! - [`GitRemotes`] are repositories that pass for others on the internet.
+//! - [`Internet`] has them on hosts with real names, with TLS and credentials, behind an outgoing proxy.
 //! - [`Go`] runs the real `go` command with nothing of the machine's own settings.
 //!
 //! A mistake in a test's own description (malformed text, an unknown module) panics and says where.
@@ -32,6 +33,7 @@ mod gate;
 mod git;
 mod go;
 mod gzip;
+mod internet;
 mod modules;
 mod pattern;
 mod sumdb;
@@ -43,6 +45,7 @@ pub use fault::Fault;
 pub use gate::Gate;
 pub use git::{GIT_VECTORS, GitRemotes, require_git};
 pub use go::{Go, Output, require_go};
+pub use internet::{Access, Host, Internet, Reach};
 pub use modules::{Modules, zip_of};
 pub use pattern::Pattern;
 pub use sumdb::{FakeSumdb, Misbehaviour};

@@ -11,23 +11,25 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::FakeUpstream;
 
-/// An authority for tests, which signs what a [`TlsFront`] shows.
+/// An authority for tests, which signs what a [`TlsFront`] or a [`Host`](crate::Host) shows.
 #[derive(Debug)]
 pub struct Authority {
     pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// What a [`TlsFront`] shows to its clients.
+/// What a [`TlsFront`] or a [`Host`](crate::Host) shows to its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Certificate {
-    /// For `localhost` and 127.0.0.1.
+    /// For the host's name: `localhost` and 127.0.0.1 of a [`TlsFront`].
     Good,
     /// By nobody's word but its own.
     SelfSigned,
     Expired,
     /// For a name that is not the host's.
     OtherName,
+    /// By an authority that nobody knows.
+    OtherAuthority,
 }
 
 impl Authority {
@@ -49,10 +51,14 @@ impl Authority {
         &self.pem
     }
 
-    fn acceptor(&self, kind: Certificate) -> TlsAcceptor {
+    /// What speaks TLS for these names, or pretends to.
+    pub(crate) fn acceptor(&self, kind: Certificate, names: &[&str]) -> TlsAcceptor {
+        if kind == Certificate::OtherAuthority {
+            return Authority::new().acceptor(Certificate::Good, names);
+        }
         let mut params = params(match kind {
             Certificate::OtherName => &["elsewhere.example"],
-            _ => &["localhost", "127.0.0.1"],
+            _ => names,
         });
         if kind == Certificate::Expired {
             params.not_before = date_time_ymd(2001, 1, 1);
@@ -96,7 +102,8 @@ pub struct TlsFront {
 impl TlsFront {
     #[track_caller]
     pub fn start(upstream: &FakeUpstream, authority: &Authority, kind: Certificate) -> TlsFront {
-        let (acceptor, behind) = (authority.acceptor(kind), upstream.address());
+        let (acceptor, behind) =
+            (authority.acceptor(kind, &["localhost", "127.0.0.1"]), upstream.address());
         let (stop, stopped) = oneshot::channel();
         let (bound, address_bound) = mpsc::channel();
         let thread = thread::spawn(move || {

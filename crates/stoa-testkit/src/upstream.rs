@@ -146,6 +146,10 @@ impl FakeUpstream {
         self.address
     }
 
+    pub(crate) fn log(&self) -> watch::Sender<Vec<Request>> {
+        self.shared.log.clone()
+    }
+
     /// The text for GOPROXY.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
@@ -216,14 +220,7 @@ impl Shared {
 
     fn answer(&self, request: &Request) -> (Answer, Delivery) {
         let mut served = self.served();
-        let fault = served.faults.iter_mut().rev().find_map(|(pattern, fault)| {
-            let live = fault.times != Some(0) && pattern.matches(request);
-            live.then(|| {
-                fault.times = fault.times.map(|times| times - 1);
-                fault.clone()
-            })
-        });
-        match fault {
+        match Fault::met_by(request, &mut served.faults) {
             Some(fault) => (fault.apply(|| served.honest(request)), fault.delivery),
             None => (served.honest(request), Delivery::Whole),
         }
@@ -323,7 +320,7 @@ fn is_in_use(door: &io::Result<Door>) -> bool {
     door.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     // Others of ours may be bound there, of which none listens.
     socket.set_reuseaddr(true)?;

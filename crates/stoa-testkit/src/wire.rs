@@ -27,6 +27,10 @@ impl Request {
     pub fn header(&self, name: &str) -> Option<&str> {
         header(&self.headers, name)
     }
+
+    pub(crate) fn keeps_alive(&self) -> bool {
+        !self.header("connection").is_some_and(|it| it.eq_ignore_ascii_case("close"))
+    }
 }
 
 /// An answer before it is sent. `Content-Length` is added when it is.
@@ -93,6 +97,72 @@ pub(crate) async fn read_request(
     Some(Request { method, target, path, headers, connection })
 }
 
+/// Reads the body of a request, whose head was read before. A client that waits for leave to send it gets that.
+pub(crate) async fn read_body(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+    request: &Request,
+) -> io::Result<Vec<u8>> {
+    /// What a git client has to say about what it wants is far smaller.
+    const MAX_BYTES: usize = 64 * 1024 * 1024;
+    let malformed = || io::Error::from(io::ErrorKind::InvalidData);
+    if request.header("expect").is_some_and(|it| it.eq_ignore_ascii_case("100-continue")) {
+        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+    }
+    let is_chunked = |it: &str| it.eq_ignore_ascii_case("chunked");
+    if !request.header("transfer-encoding").is_some_and(is_chunked) {
+        let length = request.header("content-length").unwrap_or("0");
+        let length = length.parse().ok().filter(|&it| it <= MAX_BYTES).ok_or_else(malformed)?;
+        return take(stream, buffer, length).await;
+    }
+    let mut body = Vec::new();
+    loop {
+        let line = take_line(stream, buffer).await?;
+        let size = line.split(';').next().unwrap_or_default().trim();
+        let size = usize::from_str_radix(size, 16).map_err(|_| malformed())?;
+        if size == 0 {
+            // Trailers, which nobody asked for.
+            while !take_line(stream, buffer).await?.is_empty() {}
+            return Ok(body);
+        }
+        if size > MAX_BYTES - body.len() {
+            return Err(malformed());
+        }
+        body.extend(take(stream, buffer, size).await?);
+        take_line(stream, buffer).await?;
+    }
+}
+
+async fn take(stream: &mut TcpStream, buffer: &mut Vec<u8>, bytes: usize) -> io::Result<Vec<u8>> {
+    while buffer.len() < bytes {
+        more(stream, buffer).await?;
+    }
+    Ok(buffer.drain(..bytes).collect())
+}
+
+/// Up to the end of a line, which is taken but not part of the answer.
+async fn take_line(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<String> {
+    const MAX_BYTES: usize = 4096;
+    loop {
+        if let Some(end) = buffer.windows(2).position(|window| window == b"\r\n") {
+            let line = String::from_utf8_lossy(&buffer[..end]).into_owned();
+            buffer.drain(..end + 2);
+            return Ok(line);
+        }
+        if buffer.len() > MAX_BYTES {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        more(stream, buffer).await?;
+    }
+}
+
+async fn more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<()> {
+    match stream.read_buf(buffer).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}
+
 /// Sends an answer. `Ok(true)` when the connection can take another request.
 pub(crate) async fn deliver(
     stream: &mut TcpStream,
@@ -100,7 +170,7 @@ pub(crate) async fn deliver(
     answer: &Answer,
     delivery: &Delivery,
 ) -> io::Result<bool> {
-    let chunked = matches!(delivery, Delivery::Chunked { .. });
+    let chunked = matches!(delivery, Delivery::Chunked { .. } | Delivery::Endless);
     let head = head(answer, chunked);
     let body = if request.method == "HEAD" { &[] } else { &answer.body[..] };
     match delivery {
@@ -139,8 +209,7 @@ pub(crate) async fn deliver(
             stream.write_all(&head).await?;
             let sent = &body[..cut_after.unwrap_or(body.len()).min(body.len())];
             for piece in sent.chunks(1024) {
-                let size = format!("{:x}\r\n", piece.len());
-                stream.write_all(&[size.as_bytes(), piece, b"\r\n"].concat()).await?;
+                stream.write_all(&chunk(piece)).await?;
             }
             if cut_after.is_some() {
                 stream.shutdown().await?;
@@ -150,16 +219,32 @@ pub(crate) async fn deliver(
                 stream.write_all(b"0\r\n\r\n").await?;
             }
         }
+        Delivery::Endless => {
+            stream.write_all(&head).await?;
+            if !body.is_empty() {
+                stream.write_all(&chunk(body)).await?;
+            }
+            let spaces = chunk(&[b' '; 16 * 1024]);
+            loop {
+                stream.write_all(&spaces).await?;
+            }
+        }
         Delivery::Raw(bytes) => {
             stream.write_all(bytes).await?;
             stream.shutdown().await?;
             return Ok(false);
         }
     }
-    Ok(!request.header("connection").is_some_and(|it| it.eq_ignore_ascii_case("close")))
+    Ok(request.keeps_alive())
 }
 
-fn head(answer: &Answer, chunked: bool) -> Vec<u8> {
+/// Bytes (not none, which would be the end) as a chunk.
+pub(crate) fn chunk(bytes: &[u8]) -> Vec<u8> {
+    let size = format!("{:x}\r\n", bytes.len());
+    [size.as_bytes(), bytes, b"\r\n"].concat()
+}
+
+pub(crate) fn head(answer: &Answer, chunked: bool) -> Vec<u8> {
     use std::fmt::Write as _;
 
     let mut head = format!("HTTP/1.1 {} Fake\r\n", answer.status);
@@ -183,7 +268,7 @@ fn split(head: &[u8], body: &[u8], after: Option<usize>) -> (Vec<u8>, Vec<u8>) {
     (before, rest)
 }
 
-async fn client_leaves(stream: &TcpStream) {
+pub(crate) async fn client_leaves(stream: &TcpStream) {
     // One that sends its next request early is still there.
     if stream.peek(&mut [0]).await.is_ok_and(|bytes| bytes > 0) {
         std::future::pending::<()>().await;
