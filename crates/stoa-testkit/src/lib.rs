@@ -24,6 +24,7 @@
 //! - [`FakeSumdb`] is a checksum database with a key of its own that the real go command believes.
 //! - [`GitRemotes`] are repositories that pass for others on the internet.
 //! - [`Internet`] has them on hosts with real names, with TLS and credentials, behind an outgoing proxy.
+//! - [`SshServer`] is a real sshd that has them.
 //! - [`Go`] runs the real `go` command with nothing of the machine's own settings.
 //!
 //! A mistake in a test's own description (malformed text, an unknown module) panics and says where.
@@ -36,6 +37,7 @@ mod gzip;
 mod internet;
 mod modules;
 mod pattern;
+mod ssh;
 mod sumdb;
 mod tls;
 mod upstream;
@@ -48,6 +50,7 @@ pub use go::{Go, Output, require_go};
 pub use internet::{Access, Host, Internet, Reach};
 pub use modules::{Modules, zip_of};
 pub use pattern::Pattern;
+pub use ssh::{SshServer, require_sshd};
 pub use sumdb::{FakeSumdb, Misbehaviour};
 pub use tls::{Authority, Certificate, TlsFront};
 pub use upstream::FakeUpstream;

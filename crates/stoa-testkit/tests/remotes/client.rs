@@ -11,8 +11,8 @@ pub(crate) struct Git {
 }
 
 impl Git {
-    pub(crate) fn new(internet: &Internet) -> Git {
-        Git { home: tempfile::tempdir().expect("a directory"), env: internet.environment() }
+    pub(crate) fn with(env: Vec<(String, String)>) -> Git {
+        Git { home: tempfile::tempdir().expect("a directory"), env }
     }
 
     pub(crate) fn run(&self, args: &[&str]) -> Output {
@@ -70,6 +70,6 @@ pub(crate) fn remotes() -> GitRemotes {
 pub(crate) fn world() -> (GitRemotes, Internet, Host, Git) {
     let (remotes, internet) = (remotes(), Internet::start());
     let host = internet.host(HOST).git("/r", &remotes);
-    let git = Git::new(&internet);
+    let git = Git::with(internet.environment());
     (remotes, internet, host, git)
 }

@@ -2,4 +2,5 @@
 
 mod client;
 mod https;
+mod ssh;
 mod wire;
