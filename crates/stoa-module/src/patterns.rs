@@ -74,6 +74,13 @@ impl Patterns {
         };
         self.globs.iter().any(first)
     }
+
+    /// The hosts that patterns spell out, in their order and as they are written: `git.example.com` of `git.example.com/*`,
+    /// none of `*.example.com`, none of `none`.
+    pub fn literal_hosts(&self) -> impl Iterator<Item = &str> {
+        let hosts = self.globs.iter().filter_map(|glob| glob.split('/').next());
+        hosts.filter(|host| host.contains('.') && !host.contains(['*', '?', '[', '\\']))
+    }
 }
 
 fn matches_prefix(glob: &str, path: &str) -> bool {

@@ -92,6 +92,11 @@ impl Layout {
         self.root.join("quarantine")
     }
 
+    /// Bare repositories; not this room's, which only keeps the place free.
+    pub(crate) fn git(&self) -> PathBuf {
+        self.root.join("git")
+    }
+
     pub(crate) fn lock(&self) -> PathBuf {
         self.root.join("stoa.lock")
     }

@@ -148,6 +148,11 @@ impl Store {
         self.inner.files.layout.socket()
     }
 
+    /// Where bare repositories belong, besides the store. Who uses the place makes it.
+    pub fn git_dir(&self) -> PathBuf {
+        self.inner.files.layout.git()
+    }
+
     /// Opens a stored artifact: a hit needs a sidecar entry and a file of exactly that size. Touches no database, waits for
     /// no writer, and on a warm sidecar costs one open and one stat; a small artifact that is in memory costs not even a
     /// thread.

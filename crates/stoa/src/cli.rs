@@ -133,6 +133,13 @@ pub struct Settings {
     #[arg(
         long,
         global = true,
+        value_name = "RULES",
+        help = "Which version control systems may be used for which modules, in the go command's GOVCS form [STOA_GOVCS]"
+    )]
+    pub govcs: Option<String>,
+    #[arg(
+        long,
+        global = true,
         value_name = "BOOL",
         help = "Serve what is stored and ask nobody else for anything [STOA_OFFLINE]",
         num_args = 0..=1,

@@ -7,6 +7,7 @@
 mod credential;
 mod environment;
 mod file;
+mod git;
 mod kind;
 mod listen;
 mod mistakes;
@@ -24,8 +25,10 @@ use std::time::Duration;
 
 use stoa_module::{Patterns, ProxyList, ProxySource};
 use stoa_sumdb::GoSumDb;
+use stoa_upstream::GoVcs;
 
 pub use self::credential::{Credential, Secret};
+pub use self::git::{Git, SecretFile};
 pub use self::listen::{Listen, TrustedProxies};
 use self::mistakes::Collector;
 pub use self::mistakes::{Mistake, Mistakes, Origin};
@@ -48,6 +51,7 @@ pub struct Config {
     pub server: Server,
     pub store: StoreSettings,
     pub upstream: Upstream,
+    pub git: Git,
     pub sumdb: Sumdb,
     pub cache: Cache,
     pub limits: Limits,
@@ -55,6 +59,8 @@ pub struct Config {
     /// In the order of the file: the first whose pattern matches wins.
     pub routes: Vec<Route>,
     pub credentials: Vec<Credential>,
+    /// What `git.token` makes.
+    pub git_credential: Option<Credential>,
     /// The settings file that was read, as it was named.
     pub file: Option<PathBuf>,
     /// What is allowed and probably not meant, a sentence each, for the log.
@@ -121,6 +127,7 @@ pub struct Upstream {
     /// GOPRIVATE's value where it was not set.
     pub gonoproxy: Patterns,
     pub goinsecure: Patterns,
+    pub govcs: GoVcs,
     pub connect_timeout: Duration,
     pub list_timeout: Duration,
     pub file_timeout: Duration,
@@ -211,11 +218,14 @@ impl Config {
         env: &BTreeMap<String, String>,
         cwd: &Path,
     ) -> Result<Self, Mistakes> {
-        let config = Self::load_with(args, env, cwd, Path::new(SYSTEM_FILE))?;
-        match listen::mistakes(&config) {
-            mistakes if mistakes.is_empty() => Ok(config),
-            mistakes => Err(Mistakes::new(mistakes)),
-        }
+        Self::load_with(args, env, cwd, Path::new(SYSTEM_FILE))?.together()
+    }
+
+    /// What follows from several settings, each of which is right by itself.
+    fn together(mut self) -> Result<Self, Mistakes> {
+        let mut mistakes = listen::mistakes(&self);
+        mistakes.append(&mut git::resolve(&mut self));
+        if mistakes.is_empty() { Ok(self) } else { Err(Mistakes::new(mistakes)) }
     }
 
     fn load_with(
@@ -390,6 +400,7 @@ impl Config {
                 goprivate: Patterns::default(),
                 gonoproxy: Patterns::default(),
                 goinsecure: Patterns::default(),
+                govcs: GoVcs::default(),
                 connect_timeout: no_time,
                 list_timeout: no_time,
                 file_timeout: no_time,
@@ -403,6 +414,7 @@ impl Config {
                 ca_files: Vec::new(),
                 netrc: None,
             },
+            git: Git::blank(),
             sumdb: Sumdb {
                 gosumdb: GoSumDb::Off,
                 gonosumdb: Patterns::default(),
@@ -426,6 +438,7 @@ impl Config {
             log: Log { format: LogFormat::Text, level: String::new() },
             routes: Vec::new(),
             credentials: Vec::new(),
+            git_credential: None,
             file: None,
             warnings: Vec::new(),
             effective: Vec::new(),

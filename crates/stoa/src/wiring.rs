@@ -1,5 +1,7 @@
 //! From settings to a running server: the one place that knows every room.
 
+mod upstream;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +11,12 @@ use stoa_core::{Database, DatabaseSettings, Mirror, Policy, Route, Settings};
 use stoa_module::ProxyList;
 use stoa_store::Store;
 use stoa_sumdb::GoSumDb;
-use stoa_upstream::{Chain, Client, Credential, ProxyEnvironment, Secret};
+use stoa_upstream::{Chain, Client};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::command_socket;
-use crate::config::{self, Config, Listen, OnUnreachable};
+use crate::config::{Config, Listen, OnUnreachable};
 use crate::http::{App, Site, admin_router, cleartext_router, router};
 use crate::server::tls::Tls;
 use crate::server::{Bounds, Listener, Secured, serve};
@@ -59,7 +61,9 @@ impl Server {
         {
             admin.push(bind(listen, server.unix_mode, "server.admin-listen").await?);
         }
-        let upstream = upstream_settings(config);
+        upstream::say_whether_git_is_missing(config, std::env::var_os("PATH").as_deref());
+        let git_dir = (!config.server.offline).then(|| store.git_dir());
+        let upstream = upstream::settings(config, git_dir);
         let instance_id = upstream.instance_id.clone();
         let client = Client::new(upstream).context("upstream settings")?;
         let mirror = mirror(config, store.clone(), client).await?;
@@ -224,33 +228,6 @@ fn site(config: &Config, listeners: &[Listener], tls: bool, admin_apart: bool) -
     };
     let trusted_proxies = config.server.trusted_proxies.clone();
     Site { url, address, tls, admin_apart, path_prefix, trusted_proxies }
-}
-
-fn upstream_settings(config: &Config) -> stoa_upstream::Settings {
-    let upstream = &config.upstream;
-    stoa_upstream::Settings {
-        connect_timeout: upstream.connect_timeout,
-        stall_timeout: upstream.stall_timeout,
-        retries: upstream.tries,
-        breakers: upstream.breaker,
-        probe_pause: upstream.probe_pause,
-        max_redirects: upstream.max_redirects,
-        ca_files: upstream.ca_files.clone(),
-        credentials: config.credentials.iter().map(credential).collect(),
-        netrc: upstream.netrc.clone(),
-        proxy: ProxyEnvironment::from_env(),
-        ..stoa_upstream::Settings::default()
-    }
-}
-
-fn credential(from: &config::Credential) -> Credential {
-    let secret = match &from.secret {
-        config::Secret::Basic { username, password } => {
-            Secret::Basic { username: username.clone(), password: password.clone() }
-        }
-        config::Secret::Bearer(token) => Secret::Bearer(token.clone()),
-    };
-    Credential { prefix: from.prefix.clone(), secret }
 }
 
 async fn mirror(config: &Config, store: Store, client: Client) -> anyhow::Result<Mirror> {

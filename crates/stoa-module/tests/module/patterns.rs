@@ -88,6 +88,20 @@ fn prefixes() {
 }
 
 #[test]
+fn literal_hosts() {
+    fn check(list: &str, expected: &[&str]) {
+        let patterns = Patterns::parse(list).unwrap();
+        assert_eq!(patterns.literal_hosts().collect::<Vec<_>>(), expected, "{list}");
+    }
+    check("", &[]);
+    check("none", &[]);
+    check("git.example.com", &["git.example.com"]);
+    check("git.example.com/*,github.com/org/", &["git.example.com", "github.com"]);
+    check("git.example.com/a,git.example.com/b", &["git.example.com", "git.example.com"]);
+    check("*.example.com,g?t.example.com,[g]it.example.com,git\\.example.com", &[]);
+}
+
+#[test]
 fn lists() {
     assert!(Patterns::default().is_empty());
     assert!(Patterns::parse("").expect("empty").is_empty());

@@ -503,6 +503,7 @@ async fn one_owner() {
     );
     assert_eq!(store.dir(), place.path());
     assert_eq!(store.socket_path(), place.path().join("stoa.sock"));
+    assert_eq!(store.git_dir(), place.path().join("git"));
     store.close().await;
     place.open().await;
 }

@@ -5,10 +5,14 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use secrecy::SecretString;
 use stoa_module::{Patterns, ProxyList};
 use stoa_sumdb::GoSumDb;
+use stoa_upstream::GoVcs;
 
 use super::Config;
+use super::credential::{check_secret, check_username};
+use super::git::{self, SecretFile};
 use super::listen::{Listen, TrustedProxies, path_prefix, unix_mode};
 use super::places::Places;
 use super::show::{quote, quote_list, redact};
@@ -48,6 +52,15 @@ pub(super) enum Kind {
     Netrc(fn(&mut Config, Option<PathBuf>)),
     ProxyList(fn(&mut Config, ProxyList)),
     Patterns(fn(&mut Config, Patterns)),
+    GoVcs(fn(&mut Config, GoVcs)),
+    /// Perhaps with a port; empty is none.
+    Host(fn(&mut Config, Option<String>)),
+    /// What HTTP can carry as one; empty is none.
+    Username(fn(&mut Config, Option<String>)),
+    /// Never shown; empty is none.
+    Secret(fn(&mut Config, Option<SecretString>)),
+    /// A file that holds one; empty is none.
+    SecretFile(fn(&mut Config, Option<SecretFile>)),
     SumDb(fn(&mut Config, GoSumDb)),
     OnUnreachable(fn(&mut Config, OnUnreachable)),
     LogFormat(fn(&mut Config, LogFormat)),
@@ -202,6 +215,51 @@ impl Kind {
                 set(config, patterns);
                 Ok(shown)
             }
+            Self::GoVcs(set) => {
+                let text = match raw {
+                    Raw::List(items) => items.join(","),
+                    raw => raw.text()?,
+                };
+                set(config, GoVcs::parse(&text).map_err(|err| err.to_string())?);
+                Ok(quote(&text))
+            }
+            Self::Host(set) => {
+                let text = raw.text()?;
+                let host = if text.is_empty() { None } else { Some(git::host(&text)?) };
+                let shown = quote(host.as_deref().unwrap_or_default());
+                set(config, host);
+                Ok(shown)
+            }
+            Self::Username(set) => {
+                let text = raw.text()?;
+                let name = if text.is_empty() { None } else { Some(check_username(text)?) };
+                let shown = quote(name.as_deref().unwrap_or_default());
+                set(config, name);
+                Ok(shown)
+            }
+            Self::Secret(set) => {
+                // Not `Raw::text`, which trims: spaces may be part of it.
+                let Raw::Text(text) = raw else { return Err("must be text in quotes".to_owned()) };
+                // As in a file: what is made with echo ends with one.
+                let text = text.strip_suffix('\n').unwrap_or(text);
+                let secret = if text.is_empty() { None } else { Some(check_secret(text)?) };
+                let shown = quote(if secret.is_some() { "***" } else { "" });
+                set(config, secret);
+                Ok(shown)
+            }
+            Self::SecretFile(set) => {
+                let text = raw.text()?;
+                let file = if text.is_empty() {
+                    None
+                } else {
+                    let content = check_secret(&places.secret(&text)?)?;
+                    Some(SecretFile { path: places.path(&text)?, content })
+                };
+                let shown = file.as_ref().map(|file| file.path.to_string_lossy());
+                let shown = quote(&shown.unwrap_or_default());
+                set(config, file);
+                Ok(shown)
+            }
             Self::SumDb(set) => {
                 let text = raw.text()?;
                 let database = GoSumDb::parse(&text).map_err(|err| redact(&err.to_string()))?;
@@ -243,11 +301,17 @@ impl Kind {
             Self::Size { least, most, .. } => {
                 format!("size, {} to {}", show_size(*least), show_size(*most))
             }
-            Self::DataDirectory(_) | Self::OptionalFile(_) => "path".to_owned(),
+            Self::DataDirectory(_) | Self::OptionalFile(_) | Self::SecretFile(_) => {
+                "path".to_owned()
+            }
             Self::Files(_) => "list of paths".to_owned(),
             Self::Netrc(_) => "path, auto or off".to_owned(),
             Self::ProxyList(_) => "GOPROXY list".to_owned(),
             Self::Patterns(_) => "GOPRIVATE list".to_owned(),
+            Self::GoVcs(_) => "GOVCS".to_owned(),
+            Self::Host(_) => "host".to_owned(),
+            Self::Username(_) => "text".to_owned(),
+            Self::Secret(_) => "secret".to_owned(),
             Self::SumDb(_) => "GOSUMDB".to_owned(),
             Self::OnUnreachable(_) => "refuse or serve".to_owned(),
             Self::LogFormat(_) => "text or json".to_owned(),

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -91,19 +91,42 @@ impl<'a> Places<'a> {
         }
     }
 
+    /// A private key for ssh, which reads it itself.
+    pub(super) fn ssh_key(&mut self, text: &str) -> Result<PathBuf, String> {
+        let path = self.readable_file(text)?;
+        let metadata = fs::metadata(&path).map_err(|err| err.to_string())?;
+        let mode = metadata.permissions().mode();
+        // ssh looks at the permissions of its own user's keys alone.
+        let is_own = metadata.uid() == rustix::process::getuid().as_raw();
+        if is_own && mode & 0o077 != 0 {
+            self.warnings.push(format!(
+                "{}: ssh refuses a key that others than its owner may read; chmod 600 makes it \
+                 usable, in a Kubernetes volume defaultMode 0400",
+                path.display()
+            ));
+        } else {
+            self.warn_if_public(&path, mode);
+        }
+        Ok(path)
+    }
+
     /// The text in a secret's file, without the newline that editors put at its end.
     pub(super) fn secret(&mut self, text: &str) -> Result<String, String> {
         let path = self.path(text)?;
         let secret = read_text(&path).map_err(|err| err.to_string())?;
         let mode = fs::metadata(&path).map_or(0, |metadata| metadata.permissions().mode());
+        self.warn_if_public(&path, mode);
+        let secret = secret.strip_suffix('\n').unwrap_or(&secret);
+        Ok(secret.strip_suffix('\r').unwrap_or(secret).to_owned())
+    }
+
+    fn warn_if_public(&mut self, path: &Path, mode: u32) {
         if mode & 0o004 != 0 {
             self.warnings.push(format!(
                 "{}: every user of this machine can read this secret; chmod o-r would stop that",
                 path.display()
             ));
         }
-        let secret = secret.strip_suffix('\n').unwrap_or(&secret);
-        Ok(secret.strip_suffix('\r').unwrap_or(secret).to_owned())
     }
 }
 

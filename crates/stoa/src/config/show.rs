@@ -119,11 +119,15 @@ pub fn template() -> String {
     }
     text.push_str(
         "
-# Who the server is towards an upstream; there may be several of these.
+# Who the server is towards an upstream or a repository; there may be several of these.
 #[[upstream.credential]]
 #prefix = \"https://goproxy.corp.example.com/\"
 #username = \"stoa\"
 #password-file = \"/run/secrets/goproxy\"  # or password-env, password; or, without a username, token-file, token-env, token
+#[[upstream.credential]]
+#prefix = \"ssh://git@git.corp.example.com/\"
+#ssh-key-file = \"/run/secrets/git-key\"
+#known-hosts-file = \"/run/secrets/known-hosts\"  # else those of the user and the system
 
 # Another chain for some modules; the first route whose pattern matches wins.
 #[[route]]
@@ -176,9 +180,10 @@ status 2.
     fields(
         &mut text,
         "[[upstream.credential]]",
-        "Who the server is towards an upstream. There may be several; only the settings file has \
-         them. Each has exactly one\nof the password and token keys. A password in the URL of \
-         `upstream.goproxy` works too, and so does netrc.",
+        "Who the server is towards an upstream or a repository. There may be several; only the \
+         settings file has them. Each has\nexactly one of the password and token keys, or an ssh \
+         key. A password in the URL of `upstream.goproxy` works too, and so\ndoes netrc. For one \
+         host of repositories `git.token` is shorter.",
         credential::FIELDS,
     );
     fields(

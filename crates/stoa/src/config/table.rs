@@ -64,6 +64,10 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("server", "The server towards its clients"),
     ("store", "What is kept on disk"),
     ("upstream", "Where modules come from, and how long that may take"),
+    (
+        "git",
+        "Repositories from which modules come `direct`, and who the server is there; docs/private-modules.md says more",
+    ),
     ("sumdb", "The checksum database that every module is compared with"),
     (
         "cache",
@@ -212,9 +216,16 @@ pub(super) const SETTINGS: &[Setting] = &[
         "upstream.goinsecure",
         "",
         Kind::Patterns(|c, v| c.upstream.goinsecure = v),
-        "Modules that may be fetched from their own hosts without TLS; for `direct`, which is not available yet",
+        "Modules that may be fetched from their own hosts without TLS, when they come `direct`",
     )
     .short("--goinsecure", "STOA_GOINSECURE", |s| s.goinsecure.as_deref()),
+    Setting::new(
+        "upstream.govcs",
+        "",
+        Kind::GoVcs(|c, v| c.upstream.govcs = v),
+        "Which version control systems may be used for which modules, as in GOVCS; of those that are allowed only git is fetched",
+    )
+    .short("--govcs", "STOA_GOVCS", |s| s.govcs.as_deref()),
     Setting::new(
         "upstream.connect-timeout",
         "5s",
@@ -286,6 +297,78 @@ pub(super) const SETTINGS: &[Setting] = &[
         "auto",
         Kind::Netrc(|c, v| c.upstream.netrc = v),
         "The netrc file with passwords for upstreams; auto is $NETRC, or ~/.netrc if it is there",
+    ),
+    Setting::new(
+        "git.host",
+        "",
+        Kind::Host(|c, v| c.git.host = v),
+        "The host that git.token is for, perhaps with a port; empty is the one host that goprivate spells out",
+    ),
+    Setting::new(
+        "git.user",
+        "",
+        Kind::Username(|c, v| c.git.user = v),
+        "The user whose token it is; empty is x-access-token, which GitHub, GitLab and Gitea take with a token",
+    ),
+    Setting::new(
+        "git.token",
+        "",
+        Kind::Secret(|c, v| c.git.token = v),
+        "A token or password with which the server reads over https from that host: one credential that needs no [[upstream.credential]]",
+    ),
+    Setting::new(
+        "git.token-file",
+        "",
+        Kind::SecretFile(|c, v| c.git.token_file = v),
+        "A file that holds it, like /run/secrets/git-token; one newline at its end is not part of it",
+    ),
+    Setting::new(
+        "git.list-timeout",
+        "15s",
+        Kind::Timeout(|c, v| c.git.list_timeout = v),
+        "How long a remote may take to list its branches and tags",
+    ),
+    Setting::new(
+        "git.stall-timeout",
+        "60s",
+        Kind::Timeout(|c, v| c.git.stall_timeout = v),
+        "How long a fetch may make no progress",
+    ),
+    Setting::new(
+        "git.fetch-timeout",
+        "1h",
+        Kind::Timeout(|c, v| c.git.fetch_timeout = v),
+        "How long a whole fetch may take, however well it goes on",
+    ),
+    Setting::new(
+        "git.queue-timeout",
+        "60s",
+        Kind::Timeout(|c, v| c.git.queue_timeout = v),
+        "How long a git command waits for its place among those at once",
+    ),
+    Setting::new(
+        "git.max-concurrent",
+        "8",
+        Kind::Count { least: 1, most: 1000, set: |c, v| c.git.max_concurrent = v as usize },
+        "Git commands at once that speak to remotes; more wait",
+    ),
+    Setting::new(
+        "git.refs-ttl",
+        "60s",
+        Kind::Age(|c, v| c.git.refs_ttl = v),
+        "How long a list of a repository's branches and tags is used for all its modules",
+    ),
+    Setting::new(
+        "git.max-refs",
+        "500000",
+        Kind::Count { least: 1, most: 10_000_000, set: |c, v| c.git.max_refs = v as usize },
+        "Branches and tags that a repository may have",
+    ),
+    Setting::new(
+        "git.repository-size",
+        "16GiB",
+        Kind::Size { least: KIB, most: TIB, set: |c, v| c.git.repository_size = v },
+        "The largest a repository may become in the data directory; a fetch that goes beyond is ended",
     ),
     Setting::new(
         "sumdb.gosumdb",

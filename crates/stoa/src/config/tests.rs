@@ -7,31 +7,36 @@ use super::table::SECTIONS;
 use super::*;
 
 /// A directory with settings files and what is passed in.
-struct Given {
-    dir: tempfile::TempDir,
+pub(super) struct Given {
+    pub(super) dir: tempfile::TempDir,
     args: cli::Settings,
     env: BTreeMap<String, String>,
 }
 
 impl Given {
-    fn nothing() -> Self {
+    pub(super) fn nothing() -> Self {
         let dir = tempfile::tempdir().unwrap();
         for file in ["a.pem", "b.pem", "c.pem"] {
-            fs::write(dir.path().join(file), "").unwrap();
+            fs::write(dir.path().join(file), "hunter2\n").unwrap();
         }
         let env = BTreeMap::from([("HOME".to_owned(), "/home/gopher".to_owned())]);
         Self { dir, args: cli::Settings::default(), env }
     }
 
-    fn file(text: &str) -> Self {
+    pub(super) fn file(text: &str) -> Self {
         let given = Self::nothing();
         fs::write(given.dir.path().join("stoa.toml"), text).unwrap();
         given
     }
 
-    fn env(mut self, name: &str, value: &str) -> Self {
+    pub(super) fn env(mut self, name: &str, value: &str) -> Self {
         self.env.insert(name.to_owned(), value.to_owned());
         self
+    }
+
+    /// The settings as a server gets them.
+    pub(super) fn whole(&self) -> Result<Config, Mistakes> {
+        self.load().and_then(Config::together)
     }
 
     fn load(&self) -> Result<Config, Mistakes> {
@@ -44,7 +49,7 @@ impl Given {
     }
 }
 
-fn effective(config: &Config, key: &str) -> (String, String) {
+pub(super) fn effective(config: &Config, key: &str) -> (String, String) {
     let found = config.effective.iter().find(|effective| effective.key == key).unwrap();
     (found.value.clone(), found.origin.to_string())
 }
@@ -62,9 +67,15 @@ fn samples(setting: &Setting) -> [&'static str; 3] {
         Kind::Timeout(_) | Kind::Age(_) => ["11s", "12s", "13s"],
         Kind::Size { .. } => ["11KiB", "12KiB", "13KiB"],
         Kind::DataDirectory(_) => ["/a", "/b", "/c"],
-        Kind::Files(_) | Kind::OptionalFile(_) | Kind::Netrc(_) => ["a.pem", "b.pem", "c.pem"],
+        Kind::Files(_) | Kind::OptionalFile(_) | Kind::SecretFile(_) | Kind::Netrc(_) => {
+            ["a.pem", "b.pem", "c.pem"]
+        }
         Kind::ProxyList(_) => ["https://a.example.com/", "https://b.example.com/|direct", "off"],
         Kind::Patterns(_) => ["a.example.com", "b.example.com/*", "none"],
+        Kind::GoVcs(_) => ["private:git", "public:off", "*:git|hg"],
+        Kind::Host(_) => ["a.example.com", "b.example.com:8443", "c.example.com"],
+        Kind::Username(_) => ["a", "b", "c"],
+        Kind::Secret(_) => ["hunter1", "hunter2", "hunter3"],
         Kind::SumDb(_) => ["sum.golang.google.cn", "sum.golang.org https://sum.example.com", "off"],
         Kind::OnUnreachable(_) => ["serve", "refuse", "serve"],
         Kind::LogFormat(_) => ["json", "text", "json"],
@@ -77,7 +88,8 @@ fn shown(given: &Given, setting: &Setting, text: &str) -> String {
     let in_dir = || given.dir.path().join(text).to_str().unwrap().to_owned();
     match setting.kind {
         Kind::Files(_) => format!("[\"{}\"]", in_dir()),
-        Kind::OptionalFile(_) | Kind::Netrc(_) => format!("\"{}\"", in_dir()),
+        Kind::Secret(_) => "\"***\"".to_owned(),
+        Kind::OptionalFile(_) | Kind::SecretFile(_) | Kind::Netrc(_) => format!("\"{}\"", in_dir()),
         _ => setting.kind.literal(text),
     }
 }
@@ -91,6 +103,7 @@ fn flag(args: &mut cli::Settings, flag: &str, value: &str) {
         "--goprivate" => &mut args.goprivate,
         "--gonoproxy" => &mut args.gonoproxy,
         "--goinsecure" => &mut args.goinsecure,
+        "--govcs" => &mut args.govcs,
         "--gosumdb" => &mut args.gosumdb,
         "--gonosumdb" => &mut args.gonosumdb,
         other => panic!("{other}"),
@@ -134,6 +147,7 @@ fn every_setting_goes_into_its_own_field() {
                 &config.server,
                 &config.store,
                 &config.upstream,
+                &config.git,
                 &config.sumdb,
                 &config.cache,
                 &config.limits,
@@ -142,8 +156,9 @@ fn every_setting_goes_into_its_own_field() {
         )
     };
     let field = |setting: &Setting| format!(" {}: ", setting.name().replace('-', "_"));
-    let fields: Vec<String> = SETTINGS.iter().map(field).collect();
     for setting in SETTINGS {
+        let section = |other: &&Setting| other.section() == setting.section();
+        let fields: Vec<String> = SETTINGS.iter().filter(section).map(field).collect();
         let other = samples(setting).into_iter().find(|sample| *sample != setting.default).unwrap();
         let sample = setting.kind.literal(other);
         // Patterns of their own, or GOPRIVATE would show in those that follow it.
@@ -179,6 +194,7 @@ fn type_name(section: &str) -> &'static str {
         "server" => "Server",
         "store" => "StoreSettings",
         "upstream" => "Upstream",
+        "git" => "Git",
         "sumdb" => "Sumdb",
         "cache" => "Cache",
         "limits" => "Limits",
@@ -204,7 +220,7 @@ fn the_table_is_in_order() {
 fn the_defaults_are_those_of_the_contract() {
     let config = Given::nothing().load().unwrap();
     let seconds = Duration::from_secs;
-    let Config { server, store, upstream, sumdb, cache, limits, log, .. } = &config;
+    let Config { server, store, upstream, git, sumdb, cache, limits, log, .. } = &config;
     assert_eq!(server.listen.to_string(), "127.0.0.1:3000");
     assert!(!server.offline);
     assert_eq!((server.header_timeout, server.drain_timeout), (seconds(10), seconds(30)));
@@ -227,6 +243,13 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(upstream.stall_timeout, seconds(20));
     assert_eq!((upstream.tries, upstream.max_redirects, upstream.max_concurrent), (3, 10, 64));
     assert_eq!((upstream.ca_files.len(), &upstream.netrc), (0, &None));
+    assert_eq!(upstream.govcs, GoVcs::default());
+    assert_eq!((&git.host, &git.user), (&None, &None));
+    assert!(git.token.is_none() && git.token_file.is_none() && config.git_credential.is_none());
+    assert_eq!((git.list_timeout, git.stall_timeout), (seconds(15), seconds(60)));
+    assert_eq!((git.fetch_timeout, git.queue_timeout), (seconds(3600), seconds(60)));
+    assert_eq!((git.max_concurrent, git.refs_ttl), (8, seconds(60)));
+    assert_eq!((git.max_refs, git.repository_size), (500_000, 16 << 30));
     assert_eq!(sumdb.gosumdb, GoSumDb::parse("sum.golang.org").unwrap());
     assert_eq!((sumdb.timeout, sumdb.serve_after), (seconds(60), seconds(5)));
     assert_eq!(sumdb.on_unreachable, OnUnreachable::Refuse);
@@ -321,6 +344,14 @@ fn values_out_of_bounds_are_mistakes() {
     check("STOA_SUMDB_ON_UNREACHABLE", "Serve", "write refuse or serve");
     check("STOA_GOPROXY", "ftp://a.example.com", "upstream.goproxy");
     check("STOA_GONOSUMDB", "a,[", "sumdb.gonosumdb");
+    check("STOA_GOVCS", "a.example.com", "upstream.govcs: \"a.example.com\" has no colon");
+    check("STOA_GOVCS", "public:git,,private:all", "upstream.govcs: an entry is empty");
+    check("STOA_GIT_HOST", "https://git.example.com", "is no host: write git.example.com");
+    check("STOA_GIT_USER", "a:b", "git.user: holds a colon");
+    check("STOA_GIT_TOKEN", "a\nb", "git.token: the secret holds a control character");
+    check("STOA_GIT_TOKEN_FILE", "gone", "git.token-file: failed to open file");
+    check("STOA_GIT_MAX_CONCURRENT", "0", "0 is not between 1 and 1000");
+    check("STOA_GIT_REPOSITORY_SIZE", "2TiB", "is not between 1KiB and 1TiB");
 
     let zero = Given::nothing().env("STOA_CACHE_LIST_TTL", "0s").load().unwrap();
     assert_eq!(zero.cache.list_ttl, Duration::ZERO);
@@ -444,11 +475,16 @@ fn no_secret_is_shown() {
          sumdb.gosumdb = 'sum.golang.org https://ci:hunter2@c.example.com/x'\n\
          [[route]]\npattern = 'a'\ngoproxy = 'https://ci:hunter2@d.example.com'\n\
          [[upstream.credential]]\nprefix = 'https://e.example.com'\nusername = 'ci'\npassword = 'hunter2'\n\
-         [[upstream.credential]]\nprefix = 'https://f.example.com'\ntoken-env = 'F_TOKEN'\n";
-    let config = Given::file(text).env("F_TOKEN", "hunter2").load().unwrap();
+         [[upstream.credential]]\nprefix = 'https://f.example.com'\ntoken-env = 'F_TOKEN'\n\
+         [git]\nhost = 'g.example.com'\n";
+    let config = Given::file(text)
+        .env("F_TOKEN", "hunter2")
+        .env("STOA_GIT_TOKEN", "hunter2")
+        .whole()
+        .unwrap();
     for shown in [config.show(), format!("{config:?}"), format!("{config:#?}")] {
         assert!(!shown.contains("hunter2"), "{shown}");
-        for host in ["a", "b", "c", "d", "e", "f"] {
+        for host in ["a", "b", "c", "d", "e", "f", "g"] {
             assert!(shown.contains(&format!("{host}.example.com")), "{shown}");
         }
     }
@@ -461,6 +497,9 @@ fn no_secret_is_shown() {
         "upstream.goproxy = 'https://ci:hunter2@a.example.com:x'",
         "sumdb.gosumdb = 'sum.golang.org ftp://ci:hunter2@c.example.com'",
         "sumdb.gosumdb = 'x ftp://ci:hunter2@c.example.com'",
+        "git.token = \"hunter2\\nhunter2\"",
+        "git.token = ['hunter2']",
+        "git.host = 'https://ci:hunter2@a.example.com'",
     ] {
         let mistakes = Given::file(wrong).mistakes().concat();
         assert!(!mistakes.contains("hunter2"), "{mistakes}");
@@ -544,11 +583,11 @@ fn the_template_holds_the_defaults() {
     assert_eq!(settings.lines().filter(|line| line.contains(" = ")).count(), SETTINGS.len());
 
     let entries = entries.split_once('\n').unwrap().1.replace("#[[", "[[");
-    let entries = entries.replace("/run/secrets/goproxy", "a.pem");
-    let given = Given::file(&entries);
-    fs::write(given.dir.path().join("a.pem"), "hunter2\n").unwrap();
-    let config = given.load().unwrap();
-    assert_eq!((config.routes.len(), config.credentials.len()), (1, 1));
+    let entries = ["goproxy", "git-key", "known-hosts"]
+        .iter()
+        .fold(entries, |text, name| text.replace(&format!("/run/secrets/{name}"), "a.pem"));
+    let config = Given::file(&entries).load().unwrap();
+    assert_eq!((config.routes.len(), config.credentials.len()), (1, 2));
 }
 
 #[test]

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use secrecy::ExposeSecret;
@@ -15,10 +16,14 @@ struct Read {
 }
 
 /// Reads a settings file of credentials; the environment has TOKEN and EMPTY, the directory a
-/// file `secret`.
+/// files `secret`, `key`, `open-key` and `hosts`.
 fn read_text(text: &str) -> Read {
     let dir = tempfile::tempdir().unwrap();
     fs_err::write(dir.path().join("secret"), "from a file\n").unwrap();
+    for (name, mode) in [("key", 0o600), ("open-key", 0o640), ("hosts", 0o644)] {
+        fs_err::write(dir.path().join(name), "").unwrap();
+        fs_err::set_permissions(dir.path().join(name), PermissionsExt::from_mode(mode)).unwrap();
+    }
     let env: BTreeMap<String, String> = [("TOKEN", "from the environment"), ("EMPTY", "")]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -28,7 +33,14 @@ fn read_text(text: &str) -> Read {
     let mut places = Places::new(&env, dir.path());
     let credentials = read(&document.credentials, &mut places, &mut out);
     let mistakes = out.mistakes.iter().map(ToString::to_string).collect();
-    Read { credentials, mistakes, warnings: out.warnings }
+    let warnings = out.warnings.into_iter().chain(places.warnings).collect();
+    let warnings = warnings_without(dir.path(), warnings);
+    Read { credentials, mistakes, warnings }
+}
+
+fn warnings_without(dir: &Path, warnings: Vec<String>) -> Vec<String> {
+    let dir = format!("{}/", dir.display());
+    warnings.iter().map(|warning| warning.replace(&dir, "")).collect()
 }
 
 #[test]
@@ -41,6 +53,7 @@ fn a_secret_is_given_in_one_of_six_ways() {
         let found = match &credential.secret {
             Secret::Basic { username, password } => (Some(username.as_str()), password),
             Secret::Bearer(token) => (None, token),
+            Secret::SshKey { .. } => panic!("{credential:?}"),
         };
         assert_eq!((found.0, found.1.expose_secret()), (username, secret));
         assert!(!format!("{credential:?}").contains(secret), "{credential:?}");
@@ -77,12 +90,12 @@ fn wrong_credentials_are_mistakes_that_hold_no_secret() {
     );
     with_prefix(
         "",
-        "1: upstream.credential: needs exactly one of password, password-file, password-env, token, token-file, token-env; it has none",
+        "1: upstream.credential: needs exactly one of password, password-file, password-env, token, token-file, token-env, ssh-key-file; it has none",
     );
     with_prefix("username = 'ci'", "1: upstream.credential: needs exactly one of");
     with_prefix(
         "username = 'ci'\npassword = 'hunter2'\npassword-file = 'secret'",
-        "1: upstream.credential: needs exactly one of password, password-file, password-env, token, token-file, token-env; it has password and password-file",
+        "1: upstream.credential: needs exactly one of password, password-file, password-env, token, token-file, token-env, ssh-key-file; it has password and password-file",
     );
     with_prefix("password = 'hunter2'", "1: upstream.credential.username: is missing");
     with_prefix(
@@ -121,8 +134,15 @@ fn wrong_credentials_are_mistakes_that_hold_no_secret() {
     };
     prefix("'goproxy.corp.example.com'", "is not a URL (relative URL without a base)");
     prefix("'https://'", "is not a URL (empty host)");
-    prefix("'ftp://goproxy.corp.example.com'", "is neither http nor https");
-    prefix("'goproxy.corp.example.com:8080'", "is neither http nor https");
+    prefix("'ftp://goproxy.corp.example.com'", "is none of http, https and ssh");
+    prefix("'goproxy.corp.example.com:8080'", "is none of http, https and ssh");
+    prefix("'git+ssh://git.example.com'", "is none of http, https and ssh");
+    prefix("'git@git.example.com:team'", "is not a URL (relative URL without a base)");
+    prefix("'ssh://git.example.com'", "is for ssh, which takes a key");
+    prefix("'ssh://git:hunter2@git.example.com'", "holds a password, which ssh is not given");
+    prefix("'ssh:git.example.com'", "has no host");
+    prefix("'ssh:///team'", "has no host");
+    prefix("'ssh://git.example.com/a?x'", "has more than a path");
     prefix("'https://ci:hunter2@goproxy.corp.example.com'", "holds a user or password");
     prefix("'https://hunter2@goproxy.corp.example.com'", "holds a user or password");
     prefix("'https://goproxy.corp.example.com?x'", "has more than a path");
@@ -155,4 +175,90 @@ fn a_secret_over_http_is_a_warning() {
           can be read on its way; use https"
         ]
     );
+}
+
+#[test]
+fn a_key_is_for_ssh() {
+    let read = read_text(
+        "[[upstream.credential]]\nprefix = 'ssh://git@Git.example.com:2222/team'\n\
+         ssh-key-file = 'key'\nknown-hosts-file = 'hosts'\n",
+    );
+    assert_eq!((read.mistakes, read.warnings), (Vec::new(), Vec::new()));
+    let [credential] = &read.credentials[..] else { panic!("{:?}", read.credentials) };
+    assert_eq!(credential.prefix.as_str(), "ssh://git@git.example.com:2222/team");
+    let Secret::SshKey { key_file, known_hosts_file } = &credential.secret else {
+        panic!("{credential:?}")
+    };
+    assert!(key_file.is_absolute() && key_file.ends_with("key"), "{key_file:?}");
+    assert!(known_hosts_file.as_ref().is_some_and(|file| file.ends_with("hosts")));
+    assert_eq!(
+        credential.shown(),
+        [
+            ("prefix", "\"ssh://git@git.example.com:2222/team\""),
+            ("ssh-key-file", "\"key\""),
+            ("known-hosts-file", "\"hosts\""),
+        ]
+        .map(|(name, value)| (name, value.to_owned()))
+    );
+    let read = read_text(
+        "[[upstream.credential]]\nprefix = 'ssh://git.example.com'\nssh-key-file = 'open-key'\n",
+    );
+    assert_eq!(read.mistakes, Vec::<String>::new());
+    assert_eq!(
+        read.warnings,
+        [
+            "open-key: ssh refuses a key that others than its owner may read; chmod 600 makes it usable, in a \
+          Kubernetes volume defaultMode 0400"
+        ]
+    );
+}
+
+#[test]
+fn what_does_not_go_with_a_key_is_a_mistake() {
+    let check = |fields: &str, expected: &[&str]| {
+        let read = read_text(&format!("[[upstream.credential]]\n{fields}"));
+        assert_eq!(read.mistakes.len(), expected.len(), "{fields}: {:?}", read.mistakes);
+        for (mistake, expected) in read.mistakes.iter().zip(expected) {
+            assert!(mistake.starts_with(&format!("stoa.toml:{expected}")), "{mistake}");
+        }
+        assert_eq!(read.credentials.len(), 0);
+    };
+    check(
+        "prefix = 'https://git.example.com'\nssh-key-file = 'key'",
+        &[
+            "2: upstream.credential.prefix: is for a password or token: with ssh-key-file write ssh://git@HOST/",
+        ],
+    );
+    let check = |fields: &str, expected: &[&str]| {
+        check(&format!("prefix = 'ssh://git@git.example.com/'\n{fields}"), expected);
+    };
+    check("ssh-key-file = 'gone'", &["3: upstream.credential.ssh-key-file: failed to "]);
+    check("ssh-key-file = '.'", &["3: upstream.credential.ssh-key-file: "]);
+    check("ssh-key-file = ''", &["3: upstream.credential.ssh-key-file: must be a path"]);
+    check("ssh-key-file = 5", &["3: upstream.credential.ssh-key-file: must be text"]);
+    check(
+        "known-hosts-file = 'hosts'",
+        &["3: upstream.credential.known-hosts-file: goes with ssh-key-file, which is missing"],
+    );
+    check(
+        "token-file = 'secret'\nusername = 'git'\nssh-key-file = 'key'\nknown-hosts-file = 'gone'",
+        &[
+            "1: upstream.credential: an ssh key is all that ssh is given; leave token-file and username out",
+            "6: upstream.credential.known-hosts-file: failed to ",
+        ],
+    );
+}
+
+#[test]
+fn a_place_has_one_key() {
+    let one =
+        |url: &str| format!("[[upstream.credential]]\nprefix = '{url}'\nssh-key-file = 'key'\n");
+    let check = |first: &str, second: &str, fits: bool| {
+        let read = read_text(&[one(first), one(second)].concat());
+        assert_eq!(read.mistakes.is_empty(), fits, "{first} {second}: {:?}", read.mistakes);
+    };
+    check("ssh://git@a.example.com", "ssh://other@A.example.com:22/", false);
+    check("ssh://git@a.example.com/x", "ssh://git@a.example.com/x/", false);
+    check("ssh://git@a.example.com/x", "ssh://git@a.example.com/y", true);
+    check("ssh://git@a.example.com", "ssh://git@a.example.com:2222", true);
 }

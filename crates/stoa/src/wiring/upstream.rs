@@ -1,0 +1,98 @@
+//! What the room of upstreams is told of the settings.
+
+use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use stoa_module::ProxySource;
+use stoa_upstream::{Credential, GitSettings, ProxyEnvironment, Rules, Secret, Settings, SshKey};
+use tracing::{info, warn};
+
+use crate::config::{self, Config};
+
+/// `git_dir`: where bare repositories are kept, if anything may be fetched from repositories.
+pub(super) fn settings(config: &Config, git_dir: Option<PathBuf>) -> Settings {
+    let (upstream, git) = (&config.upstream, &config.git);
+    let (mut credentials, mut ssh_keys) = (Vec::new(), Vec::new());
+    for from in config.credentials.iter().chain(&config.git_credential) {
+        let prefix = from.prefix.clone();
+        let secret = match &from.secret {
+            config::Secret::Basic { username, password } => {
+                Secret::Basic { username: username.clone(), password: password.clone() }
+            }
+            config::Secret::Bearer(token) => Secret::Bearer(token.clone()),
+            config::Secret::SshKey { key_file, known_hosts_file } => {
+                let (key_file, known_hosts_file) = (key_file.clone(), known_hosts_file.clone());
+                ssh_keys.push(SshKey { prefix, key_file, known_hosts_file });
+                continue;
+            }
+        };
+        credentials.push(Credential { prefix, secret });
+    }
+    Settings {
+        connect_timeout: upstream.connect_timeout,
+        stall_timeout: upstream.stall_timeout,
+        retries: upstream.tries,
+        breakers: upstream.breaker,
+        probe_pause: upstream.probe_pause,
+        max_redirects: upstream.max_redirects,
+        ca_files: upstream.ca_files.clone(),
+        credentials,
+        netrc: upstream.netrc.clone(),
+        proxy: ProxyEnvironment::from_env(),
+        rules: Rules {
+            goprivate: upstream.goprivate.clone(),
+            gonoproxy: upstream.gonoproxy.clone(),
+            goinsecure: upstream.goinsecure.clone(),
+            govcs: upstream.govcs.clone(),
+            routed: config.routes.iter().map(|route| route.pattern.clone()).collect(),
+        },
+        ssh_keys,
+        git_dir,
+        environment: std::env::vars_os().collect(),
+        git: GitSettings {
+            max_remote_commands: git.max_concurrent,
+            queue_timeout: git.queue_timeout,
+            stall_timeout: git.stall_timeout,
+            fetch_timeout: git.fetch_timeout,
+            list_timeout: git.list_timeout,
+            refs_ttl: git.refs_ttl,
+            max_refs: git.max_refs,
+            max_repository_bytes: git.repository_size,
+            ..GitSettings::default()
+        },
+        ..Settings::default()
+    }
+}
+
+/// One line in the log when modules may have to come from repositories and there is nothing to fetch them with: a warning
+/// if somebody named such modules, since with the default chain most are found before it comes to `direct`.
+pub(super) fn say_whether_git_is_missing(config: &Config, path: Option<&OsStr>) {
+    const TEXT: &str = "no git command: modules that go direct cannot be fetched; install git";
+    if config.server.offline || is_installed("git", path) {
+        return;
+    }
+    let is_direct = |list: &stoa_module::ProxyList| {
+        list.items.iter().any(|item| matches!(item.source, ProxySource::Direct))
+    };
+    let named = !config.upstream.gonoproxy.is_empty()
+        || !config.upstream.goprivate.is_empty()
+        || config.routes.iter().any(|route| is_direct(&route.goproxy));
+    if named {
+        warn!("{TEXT}");
+    } else if is_direct(&config.upstream.goproxy) {
+        info!("{TEXT}");
+    }
+}
+
+/// Whether a directory of `PATH` has an executable file of this name.
+fn is_installed(name: &str, path: Option<&OsStr>) -> bool {
+    let Some(path) = path else { return false };
+    std::env::split_paths(path).any(|dir| {
+        fs_err::metadata(dir.join(name))
+            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    })
+}
+
+#[cfg(test)]
+mod tests;
