@@ -1,6 +1,6 @@
 //! Getting bytes from elsewhere: proxies and checksum databases behind `http:` and `https:`, directories behind
-//! `file:`, with bounds, tries, credentials, redirects and outgoing proxies; and the go command's rules for a chain of
-//! sources.
+//! `file:`, modules' own repositories, with bounds, tries, credentials, redirects and outgoing proxies; and the go
+//! command's rules for a chain of sources.
 //!
 //! [`Client::get`] reads something small into memory, [`Client::download`] writes something of any size to a file. Both
 //! ask one [`Source`]; which one is asked next is told by a [`Walk`] along a [`Chain`].
@@ -14,7 +14,9 @@
 //! | fault | class | stage | again | on after `,` |
 //! |---|---|---|---|---|
 //! | 404, 410; no such file | `NotFound` | http, local | no | yes |
-//! | `off`; `direct`, which is not built yet (never asked: 0 tries) | `NotFound` | local, git | no | yes |
+//! | `off`; `direct` without a directory for repositories (never asked: 0 tries) | `NotFound` | local, git | no | yes |
+//! | `direct`: no repository, no go-import, no such revision, a tree that can be no module; in its words: `direct/words.rs` | `NotFound` | http, git | no | yes |
+//! | `direct`: a host that is not public and that nobody named; GOVCS | `Denied` | dns, local | no | no |
 //! | 401, 403; a file that may not be read | `Denied` | http, local | no | no |
 //! | redirect of a [confined](Source::confined) source to another host | `Denied` | http | no | no |
 //! | 502, 503, 504 | `Unavailable` | http | yes, unless `Retry-After` is over 5 s | no |
@@ -81,7 +83,7 @@ pub use crate::discovery::{GoVcs, InvalidGoVcs, Rules};
 pub use crate::error::Error;
 pub use crate::failure::{Failure, Stage};
 pub use crate::proxy::ProxyEnvironment;
-pub use crate::settings::{Credential, Secret, Settings, SshKey, netrc_from_env};
+pub use crate::settings::{Credential, Environment, Secret, Settings, SshKey, netrc_from_env};
 pub use crate::source::{Base, Source};
 pub use crate::via::leads_back;
 

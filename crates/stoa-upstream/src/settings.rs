@@ -1,6 +1,6 @@
 //! What the client is told once, at its start.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::PathBuf;
@@ -49,8 +49,8 @@ pub struct Settings {
     pub ssh_keys: Vec<SshKey>,
     /// Where bare repositories are kept. None: nothing is fetched from repositories.
     pub git_dir: Option<PathBuf>,
-    /// What the `git` command inherits, usually [`std::env::vars_os`].
-    pub environment: Vec<(OsString, OsString)>,
+    /// What the `git` command inherits.
+    pub environment: Environment,
     pub git: GitSettings,
 }
 
@@ -75,7 +75,7 @@ impl Default for Settings {
             rules: Rules::default(),
             ssh_keys: Vec::new(),
             git_dir: None,
-            environment: Vec::new(),
+            environment: Environment::default(),
             git: GitSettings::default(),
         }
     }
@@ -96,6 +96,34 @@ impl fmt::Debug for Credential {
             .field("prefix", &redacted(&self.prefix))
             .field("secret", &self.secret)
             .finish()
+    }
+}
+
+/// Environment variables, usually [`std::env::vars_os`]. `Debug` shows no values: some are secrets.
+#[derive(Clone, Default)]
+pub struct Environment(Vec<(OsString, OsString)>);
+
+impl Environment {
+    /// The value of a variable, if it is set and not empty.
+    pub(crate) fn get(&self, name: &str) -> Option<&OsStr> {
+        let found = self.0.iter().find(|(one, _)| one == name);
+        found.map(|(_, value)| value.as_os_str()).filter(|value| !value.is_empty())
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(OsString, OsString)> {
+        self.0.iter()
+    }
+}
+
+impl FromIterator<(OsString, OsString)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (OsString, OsString)>>(variables: I) -> Self {
+        Self(variables.into_iter().collect())
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
     }
 }
 

@@ -108,10 +108,7 @@ impl Access {
         pages: Arc<Pages>,
         repositories: Repositories,
     ) -> Result<Self, Error> {
-        let set = |name: &str| {
-            let found = settings.environment.iter().find(|(one, _)| one == name);
-            found.map(|(_, value)| value).filter(|value| !value.is_empty())
-        };
+        let set = |name: &str| settings.environment.get(name);
         let count = set("GIT_CONFIG_COUNT").and_then(|count| count.to_str()?.parse().ok());
         let own_authorities = set("GIT_SSL_CAINFO").or_else(|| set("GIT_SSL_CAPATH")).is_some();
         let authorities = if settings.ca_files.is_empty() || own_authorities {

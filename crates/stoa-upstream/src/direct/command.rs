@@ -21,6 +21,7 @@ use crate::direct::access::RemoteEnv;
 use crate::direct::command::running::Running;
 use crate::direct::counters::Counters;
 use crate::failure::{Fault, Stage, span};
+use crate::settings::Environment;
 
 /// Enough of the standard error to hold the last lines, which say why.
 const WORDS: usize = 8 << 10;
@@ -46,7 +47,7 @@ const UNWANTED: &[&str] = &[
 #[derive(Debug)]
 pub(super) struct Git {
     /// The server's environment, without what has no business in a command.
-    inherited: Vec<(OsString, OsString)>,
+    inherited: Environment,
     directory: PathBuf,
     /// Apart, because a slow remote must not keep anybody from what is here.
     remote: Semaphore,
@@ -311,8 +312,8 @@ impl Git {
         remote: &RemoteEnv,
         agent: Option<&str>,
     ) {
-        let is_set = |name: &str| self.inherited.iter().any(|(one, _)| one == name);
-        command.envs(self.inherited.iter().map(|(name, value)| (name, value)));
+        let is_set = |name: &str| self.inherited.get(name).is_some();
+        command.envs(self.inherited.iter().cloned());
         // Nobody is there to answer. An askpass command that fails makes git give up at once.
         for (name, value) in [
             ("GIT_TERMINAL_PROMPT", "0"),
@@ -361,7 +362,7 @@ impl Git {
     fn isolate(&self, command: &mut tokio::process::Command) {
         let kept = ["PATH", "TMPDIR", "LD_LIBRARY_PATH", "GIT_EXEC_PATH"];
         let kept = self.inherited.iter().filter(|(name, _)| kept.iter().any(|one| name == one));
-        command.envs(kept.map(|(name, value)| (name, value)));
+        command.envs(kept.cloned());
         for (name, value) in [
             ("LC_ALL", "C"),
             ("HOME", "/nonexistent"),

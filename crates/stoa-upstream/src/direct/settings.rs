@@ -44,7 +44,7 @@ impl Default for GitSettings {
             queue_timeout: Duration::from_mins(1),
             stall_timeout: Duration::from_mins(1),
             fetch_timeout: Duration::from_hours(1),
-            list_timeout: Duration::from_mins(1),
+            list_timeout: Duration::from_secs(30),
             local_timeout: Duration::from_mins(5),
             refs_ttl: Duration::from_mins(1),
             refs_min_interval: Duration::from_secs(2),

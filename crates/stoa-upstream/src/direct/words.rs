@@ -110,7 +110,7 @@ const TABLE: &[Meaning] = &[
             "error setting certificate",
         ],
         Unavailable,
-        "the host's certificate is not trusted; give the server its authority (http.sslCAInfo of git)",
+        "the host's certificate is not trusted; name its authority in upstream.ca-files",
         false,
     ),
     meaning(

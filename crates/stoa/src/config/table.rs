@@ -324,7 +324,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     Setting::new(
         "git.list-timeout",
-        "15s",
+        "30s",
         Kind::Timeout(|c, v| c.git.list_timeout = v),
         "How long a remote may take to list its branches and tags",
     ),
