@@ -42,8 +42,9 @@ impl Error {
 
     /// Every source of a chain failed: the class is that of the failure that decides.
     pub(crate) fn exhausted(asked: &str, failures: Vec<Failure>) -> Self {
-        let class = stoa_upstream::deciding(&failures)
-            .map_or(ErrorClass::NotFound, |failure| failure.class);
+        let deciding = stoa_upstream::deciding(&failures);
+        let class = deciding.map_or(ErrorClass::NotFound, |failure| failure.class);
+        let hint = deciding.and_then(|failure| failure.hint).map(str::to_owned);
         let conclusion = match class {
             ErrorClass::NotFound => "not found",
             ErrorClass::Denied => "a source denies it",
@@ -53,7 +54,8 @@ impl Error {
             ErrorClass::Full => "no room to store it",
             _ => "no source could serve it",
         };
-        Self::new(class, format!("{asked}: {conclusion}")).because(failures)
+        let error = Self::new(class, format!("{asked}: {conclusion}")).because(failures);
+        Self { hint, ..error }
     }
 
     /// The store could not do its part.

@@ -214,6 +214,7 @@ impl Refusal {
             text: None,
             retry_after: Some(self.retry_after()),
             tries: 0,
+            hint: None,
         }
     }
 

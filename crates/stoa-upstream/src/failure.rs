@@ -63,6 +63,8 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
     /// How often the source was asked; 0 if it was not.
     pub tries: u32,
+    /// What somebody can do about it, where that is known.
+    pub hint: Option<&'static str>,
 }
 
 impl Failure {
@@ -108,6 +110,8 @@ pub(crate) struct Fault {
     pub(crate) elsewhere: bool,
     /// Not waited for any longer, because others were answered nothing either.
     pub(crate) given_up: bool,
+    /// What somebody can do about it.
+    pub(crate) hint: Option<&'static str>,
 }
 
 impl Fault {
@@ -122,7 +126,13 @@ impl Fault {
             status: None,
             elsewhere: false,
             given_up: false,
+            hint: None,
         }
+    }
+
+    pub(crate) fn hint(mut self, hint: &'static str) -> Self {
+        self.hint = Some(hint);
+        self
     }
 
     pub(crate) fn passing(mut self) -> Self {
@@ -139,6 +149,7 @@ impl Fault {
             text: self.text,
             retry_after: self.retry_after,
             tries,
+            hint: self.hint,
         }
     }
 }

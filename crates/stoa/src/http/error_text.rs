@@ -181,6 +181,7 @@ mod tests {
             text: Some("words\n\nof \u{7}the\u{200b} upstream ".repeat(20)),
             retry_after: None,
             tries: 3,
+            hint: None,
         };
         Error {
             class,
