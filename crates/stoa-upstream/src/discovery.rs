@@ -190,7 +190,11 @@ fn entries(page: &Page, path: &str) -> Result<Vec<GoImport>, Fault> {
             let detail = format!("{url} names no repository for {path} (no go-import in the page)");
             Fault::new(ErrorClass::NotFound, Stage::Http, detail)
         }
-        // A page that one may not see and one that is not there are alike.
+        // A page that one may not see and one that is not there are alike, also to who asks here.
+        401 | 403 | 404 | 410 => {
+            let detail = format!("{url}: no such page, or the server's credential may not see it");
+            Fault::new(ErrorClass::NotFound, Stage::Http, detail)
+        }
         300..=428 | 430..=499 => {
             Fault::new(ErrorClass::NotFound, Stage::Http, format!("{url}: http {status}"))
         }
@@ -317,14 +321,14 @@ mod tests {
         check(
             &[],
             "ex.com/a",
-            Err("not_found https://ex.com/a?go-get=1: http 404".into()),
+            Err("not_found https://ex.com/a?go-get=1: no such page, or the server's credential may not see it".into()),
             &["ex.com/a"],
         )
         .await;
         check(
             &[("ex.com/a", 403, "")],
             "ex.com/a",
-            Err("not_found https://ex.com/a?go-get=1: http 403".into()),
+            Err("not_found https://ex.com/a?go-get=1: no such page, or the server's credential may not see it".into()),
             &["ex.com/a"],
         )
         .await;

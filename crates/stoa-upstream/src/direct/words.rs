@@ -35,6 +35,10 @@ use ErrorClass::{Denied, NotFound, Timeout, Unavailable};
 
 const AUTHENTICATION: &str = "authentication failed; look at the server's credential for this host";
 
+/// One line for what a host does not have and for what it hides: who asks here must not be able to tell the one from the
+/// other. What the host itself said is in the log only.
+const NOT_SEEN: &str = "no such repository, or the server's credential may not see it";
+
 const UNRESOLVED: &str =
     "the host's name cannot be resolved; look at the server's dns, or at the module's path";
 const UNREACHABLE: &str = "the host cannot be reached";
@@ -55,6 +59,13 @@ const TABLE: &[Meaning] = &[
         "no such repository, or it needs a credential that the server does not have",
         false,
     ),
+    // The host then refuses whoever comes without the key.
+    meaning(
+        &["load key", "bad permissions", "no such identity", "error in libcrypto"],
+        Denied,
+        "the ssh key cannot be used; look at the server's key file and its permissions",
+        false,
+    ),
     meaning(
         &[
             "authentication failed",
@@ -72,15 +83,9 @@ const TABLE: &[Meaning] = &[
         false,
     ),
     meaning(
-        &["load key", "bad permissions", "no such identity", "error in libcrypto"],
-        Denied,
-        "the ssh key cannot be used; look at the server's key file and its permissions",
-        false,
-    ),
-    meaning(
         &["returned error: 403", "access denied", "you do not have permission", "not authorized"],
-        Denied,
-        "access denied; the server's credential may not read this repository",
+        NotFound,
+        NOT_SEEN,
         false,
     ),
     meaning(
@@ -148,7 +153,7 @@ const TABLE: &[Meaning] = &[
             "does not exist",
         ],
         NotFound,
-        "no such repository, or the server's credential may not see it",
+        NOT_SEEN,
         false,
     ),
     meaning(
@@ -263,7 +268,12 @@ pub(super) fn of_remote(words: &str, env: &RemoteEnv) -> Fault {
             && value.as_encoded_bytes().ends_with(b".extraHeader")
     };
     if !asked || !env.envs.iter().any(is_header) {
-        return fault(words);
+        let mut fault = fault(words);
+        if recognise(words).is_some_and(|meaning| meaning.says == NOT_SEEN) {
+            let said = fault.text.take();
+            tracing::info!(git.host = env.host, git.words = said, "a repository cannot be seen");
+        }
+        return fault;
     }
     let detail = format!("git: {AUTHENTICATION}");
     let mut fault = Fault::new(Denied, Stage::Git, detail);

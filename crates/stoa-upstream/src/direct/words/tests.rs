@@ -48,8 +48,8 @@ fn what_git_and_its_hosts_say() {
     );
     check(
         "fatal: unable to access 'https://h/': The requested URL returned error: 403\n",
-        Denied,
-        "access denied",
+        NotFound,
+        "no such repository",
     );
     check(
         "fatal: unable to access 'https://h/': The requested URL returned error: 503\n",
@@ -72,6 +72,11 @@ fn what_git_and_its_hosts_say() {
         "git@github.com: Permission denied (publickey).\nfatal: Could not read from remote repository.\n\nPlease make sure you have the correct access rights\nand the repository exists.\n",
         Denied,
         "authentication failed",
+    );
+    check(
+        "Load key \"/run/secrets/key\": bad permissions\r\nme@h: Permission denied (publickey).\r\nfatal: Could not read from remote repository.\n",
+        Denied,
+        "the ssh key cannot be used",
     );
     check(
         "Host key verification failed.\r\nfatal: Could not read from remote repository.\n",
@@ -160,4 +165,24 @@ fn whether_a_credential_was_refused() {
     let text = fault.text.unwrap();
     assert_eq!(text, "fatal: could not read Username for 'https://h/': terminal prompts disabled");
     assert_eq!(of_remote("fatal: early EOF\n", &env).class, ErrorClass::Unavailable);
+}
+
+#[test]
+fn what_is_hidden_looks_like_what_is_not_there() {
+    let env = RemoteEnv { host: Some("h:443".into()), ..RemoteEnv::default() };
+    let told = |words: &str| {
+        let fault = of_remote(words, &env);
+        (fault.class, fault.detail, fault.text)
+    };
+    let expected = (ErrorClass::NotFound, format!("git: {NOT_SEEN}"), None);
+    for words in [
+        "remote: Repository not found.\nfatal: repository 'https://h/x/y/' not found\n",
+        "fatal: unable to access 'https://h/x/y/': The requested URL returned error: 403\n",
+        "remote: Write access to repository not granted.\nfatal: unable to access 'https://h/x/y/': The requested URL returned error: 403\n",
+        "remote: You are not authorized to read this\nfatal: Could not read from remote repository.\n",
+        "ERROR: Repository not found.\nfatal: Could not read from remote repository.\n",
+        "fatal: '/srv/x' does not appear to be a git repository\nfatal: Could not read from remote repository.\n",
+    ] {
+        assert_eq!(told(words), expected, "{words}");
+    }
 }
