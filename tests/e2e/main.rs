@@ -9,6 +9,8 @@ mod arrows;
 mod breakers;
 mod clients;
 mod deploy;
+mod direct_access;
+mod direct_world;
 mod disk;
 mod faults;
 mod fixtures;
