@@ -86,7 +86,8 @@ impl Rules {
         if !self.govcs.allows(&path, is_private, system) {
             let whose = if is_private { "private" } else { "public" };
             let detail = format!("GOVCS disallows using {system} for {whose} {root}");
-            return Err(Fault::new(ErrorClass::Denied, Stage::Local, detail));
+            return Err(Fault::new(ErrorClass::Denied, Stage::Local, detail)
+                .hint("the server's upstream.govcs decides, as GOVCS in Go"));
         }
         if system == "git" {
             return Ok(());
@@ -178,6 +179,8 @@ async fn dynamic(
     Ok(Code::Git(CodeRoot { root: prefix, url, subdir }))
 }
 
+const LOOK: &str = "look at the module's path, and at the server's credential for this host";
+
 /// The entries of a page. Whatever its status is, it counts when it has some.
 fn entries(page: &Page, path: &str) -> Result<Vec<GoImport>, Fault> {
     let entries = meta::parse(&page.body);
@@ -188,12 +191,12 @@ fn entries(page: &Page, path: &str) -> Result<Vec<GoImport>, Fault> {
     Err(match status {
         200..=299 => {
             let detail = format!("{url} names no repository for {path} (no go-import in the page)");
-            Fault::new(ErrorClass::NotFound, Stage::Http, detail)
+            Fault::new(ErrorClass::NotFound, Stage::Http, detail).hint(LOOK)
         }
         // A page that one may not see and one that is not there are alike, also to who asks here.
         401 | 403 | 404 | 410 => {
             let detail = format!("{url}: no such page, or the server's credential may not see it");
-            Fault::new(ErrorClass::NotFound, Stage::Http, detail)
+            Fault::new(ErrorClass::NotFound, Stage::Http, detail).hint(LOOK)
         }
         300..=428 | 430..=499 => {
             Fault::new(ErrorClass::NotFound, Stage::Http, format!("{url}: http {status}"))

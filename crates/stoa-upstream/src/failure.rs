@@ -140,6 +140,11 @@ impl Fault {
         self
     }
 
+    /// Names the host, where the source does not.
+    pub(crate) fn at_host(self, host: &str) -> Self {
+        Self { detail: format!("{host}: {}", self.detail), ..self }
+    }
+
     pub(crate) fn at(self, source: &Source, tries: u32) -> Failure {
         Failure {
             class: self.class,

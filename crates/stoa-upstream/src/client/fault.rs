@@ -35,7 +35,7 @@ pub(crate) fn of_send(
             Fault::new(ErrorClass::Unavailable, stage, format!("{stage}: {words}"))
         };
         if let Some(refused) = causes.find::<NotPublic>() {
-            return Fault::new(ErrorClass::Denied, Stage::Dns, refused.to_string());
+            return refused.fault();
         }
         if error.is_dns() {
             // The resolver has tried for itself.

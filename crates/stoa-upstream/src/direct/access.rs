@@ -230,10 +230,7 @@ impl Access {
             Remote::Http(url) => own.has_proxy || self.proxies.find(url).is_some(),
             _ => false,
         };
-        let denied = |address| {
-            let detail = format!("{host}: {}", NotPublic(address));
-            Err(Fault::new(ErrorClass::Denied, Stage::Dns, detail))
-        };
+        let denied = |address| Err(NotPublic(address).fault().at_host(host));
         let literal = match Host::parse(host) {
             Ok(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
             Ok(Host::Ipv6(address)) => Some(IpAddr::V6(address)),

@@ -404,13 +404,12 @@ impl Git {
 }
 
 fn not_started(error: &io::Error) -> Fault {
-    let detail = match error.kind() {
-        io::ErrorKind::NotFound => {
-            "git: there is no git command on the server; install git there".to_owned()
-        }
-        _ => format!("git: the command cannot be started: {error}"),
-    };
-    Fault::new(ErrorClass::Unavailable, Stage::Git, detail)
+    let fault = |detail: String| Fault::new(ErrorClass::Unavailable, Stage::Git, detail);
+    match error.kind() {
+        io::ErrorKind::NotFound => fault("git: there is no git command on the server".to_owned())
+            .hint("install git where the server runs"),
+        _ => fault(format!("git: the command cannot be started: {error}")),
+    }
 }
 
 #[cfg(test)]

@@ -354,12 +354,14 @@ impl CodeModule {
     }
 }
 
+const PUSHED: &str = "look whether the tag or branch was pushed to the repository";
+
 fn not_found(reason: impl std::fmt::Display) -> Fault {
     Fault::new(ErrorClass::NotFound, Stage::Git, format!("git: {reason}"))
 }
 
 fn unknown(revision: &str) -> Fault {
-    not_found(format!("unknown revision {revision}"))
+    not_found(format!("unknown revision {revision}")).hint(PUSHED)
 }
 
 fn invalid_pseudo(version: &str, reason: impl std::fmt::Display) -> Fault {

@@ -16,16 +16,19 @@ struct Meaning {
     /// Any of these, in lower case.
     words: &'static [&'static str],
     class: ErrorClass,
-    /// Said after `git: `; with a hint.
-    says: &'static str,
+    says: Says,
     /// Another try may well succeed.
     passing: bool,
 }
 
+/// What is said after `git: `, and what can be done about it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Says(&'static str, &'static str);
+
 const fn meaning(
     words: &'static [&'static str],
     class: ErrorClass,
-    says: &'static str,
+    says: Says,
     passing: bool,
 ) -> Meaning {
     Meaning { words, class, says, passing }
@@ -33,37 +36,56 @@ const fn meaning(
 
 use ErrorClass::{Denied, NotFound, Timeout, Unavailable};
 
-const AUTHENTICATION: &str = "authentication failed; look at the server's credential for this host";
+const AUTHENTICATION: Says = Says(
+    "authentication failed",
+    "look at the server's credential for this host: upstream.credential, or git.token",
+);
 
 /// One line for what a host does not have and for what it hides: who asks here must not be able to tell the one from the
 /// other. What the host itself said is in the log only.
-const NOT_SEEN: &str = "no such repository, or the server's credential may not see it";
+const NOT_SEEN: Says = Says(
+    "no such repository, or the server's credential may not see it",
+    "look at the path, and at the server's credential for this host",
+);
 
-const UNRESOLVED: &str =
-    "the host's name cannot be resolved; look at the server's dns, or at the module's path";
-const UNREACHABLE: &str = "the host cannot be reached";
-const TOO_SLOW: &str = "the host is too slow";
+const UNRESOLVED: Says =
+    Says("the host's name cannot be resolved", "look at the server's dns, or at the module's path");
+const UNREACHABLE: Says = Says(
+    "the host cannot be reached",
+    "look at the server's network; an outgoing proxy is named by https_proxy",
+);
+const TOO_SLOW: Says =
+    Says("the host is too slow", "ask again later; git.stall-timeout can be longer");
 
 /// From the more to the less special.
 const TABLE: &[Meaning] = &[
     meaning(
         &["host key verification failed", "remote host identification has changed"],
         Unavailable,
-        "the ssh host key is not known; put it into the server's known_hosts",
+        Says(
+            "the ssh host key is not known, or not the one that is known",
+            "compare it with what the host publishes, and put it into the server's known_hosts",
+        ),
         false,
     ),
     // Hosts say this for repositories that do not exist as well, and of both kinds it is all that they will say.
     meaning(
         &["could not read username", "could not read password", "terminal prompts disabled"],
         NotFound,
-        "no such repository, or it needs a credential that the server does not have",
+        Says(
+            "no such repository, or it needs a credential that the server does not have",
+            "give the server a credential for this host: upstream.credential, or git.token",
+        ),
         false,
     ),
     // The host then refuses whoever comes without the key.
     meaning(
         &["load key", "bad permissions", "no such identity", "error in libcrypto"],
         Denied,
-        "the ssh key cannot be used; look at the server's key file and its permissions",
+        Says(
+            "the ssh key cannot be used",
+            "look at the server's key file and its permissions; it must need no passphrase",
+        ),
         false,
     ),
     meaning(
@@ -115,7 +137,7 @@ const TABLE: &[Meaning] = &[
             "error setting certificate",
         ],
         Unavailable,
-        "the host's certificate is not trusted; name its authority in upstream.ca-files",
+        Says("the host's certificate is not trusted", "name its authority in upstream.ca-files"),
         false,
     ),
     meaning(
@@ -126,17 +148,33 @@ const TABLE: &[Meaning] = &[
             "ssl_connect",
         ],
         Unavailable,
-        "the tls connection failed",
+        Says("the tls connection failed", "ask again; something between may break connections off"),
         true,
     ),
     meaning(
         &["transport '", "protocol '"],
         Denied,
-        "this transport is not allowed; https and ssh are, unless GIT_ALLOW_PROTOCOL says otherwise",
+        Says(
+            "this transport is not allowed",
+            "https and ssh are; http where GOINSECURE names the module; others by GIT_ALLOW_PROTOCOL",
+        ),
         false,
     ),
-    meaning(&["returned error: 429"], Unavailable, "the host asks for fewer requests", true),
-    meaning(&["returned error: 5"], Unavailable, "the host has an error", true),
+    meaning(
+        &["returned error: 429"],
+        Unavailable,
+        Says(
+            "the host asks for fewer requests",
+            "ask again later; a credential may have a higher limit",
+        ),
+        true,
+    ),
+    meaning(
+        &["returned error: 5"],
+        Unavailable,
+        Says("the host has an error", "ask again later, and tell those who run that host"),
+        true,
+    ),
     meaning(
         &[
             "repository not found",
@@ -185,13 +223,13 @@ const TABLE: &[Meaning] = &[
             "protocol error",
         ],
         Unavailable,
-        "the connection broke off",
+        Says("the connection broke off", "ask again"),
         true,
     ),
     meaning(
         &["no space left on device", "disk quota exceeded"],
         ErrorClass::Full,
-        "no room on the server's disk",
+        Says("no room on the server's disk", "free some space in the server's data directory"),
         false,
     ),
 ];
@@ -275,8 +313,7 @@ pub(super) fn of_remote(words: &str, env: &RemoteEnv) -> Fault {
         }
         return fault;
     }
-    let detail = format!("git: {AUTHENTICATION}");
-    let mut fault = Fault::new(Denied, Stage::Git, detail);
+    let mut fault = AUTHENTICATION.fault(Denied);
     fault.text = own_words(words);
     fault
 }
@@ -285,13 +322,19 @@ pub(super) fn of_remote(words: &str, env: &RemoteEnv) -> Fault {
 pub(super) fn fault(words: &str) -> Fault {
     let mut fault = match recognise(words) {
         Some(meaning) => {
-            let fault = Fault::new(meaning.class, Stage::Git, format!("git: {}", meaning.says));
+            let fault = meaning.says.fault(meaning.class);
             if meaning.passing { fault.passing() } else { fault }
         }
         None => Fault::new(ErrorClass::Unavailable, Stage::Git, "git: the command failed"),
     };
     fault.text = own_words(words);
     fault
+}
+
+impl Says {
+    fn fault(self, class: ErrorClass) -> Fault {
+        Fault::new(class, Stage::Git, format!("git: {}", self.0)).hint(self.1)
+    }
 }
 
 fn recognise(words: &str) -> Option<&'static Meaning> {

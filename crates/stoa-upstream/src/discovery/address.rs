@@ -2,16 +2,25 @@
 //! able to make this server speak to its own network.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use std::sync::Arc;
+use stoa_module::ErrorClass;
+
+use crate::failure::{Fault, Stage};
 
 /// A host whose addresses are all of the kind that only this network reaches.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error(
-    "its address {0} is not a public one; such hosts are asked only when GOPRIVATE, GONOPROXY or a route names them"
-)]
+#[error("its address {0} is not a public one")]
 pub(crate) struct NotPublic(pub(crate) IpAddr);
+
+impl NotPublic {
+    pub(crate) fn fault(&self) -> Fault {
+        Fault::new(ErrorClass::Denied, Stage::Dns, self.to_string()).hint(
+            "if the host is one of yours, name it in the server's GOPRIVATE, GONOPROXY or a route",
+        )
+    }
+}
 
 /// Whether the address is one of the public internet: not of this machine, this link, a private network, a cloud's
 /// metadata service, or a range that is set apart (IANA's special-purpose registries).

@@ -82,14 +82,14 @@ impl Guard {
     }
 
     fn kind(&self, url: &Url, about: About) -> Result<Kind, Fault> {
-        let denied = |stage, detail| Err(Fault::new(ErrorClass::Denied, stage, detail));
         let name = url.host_str().unwrap_or_default();
         if self.rules.names_host(name) {
             return Ok(Kind { anywhere: true, insecure: about.insecure });
         }
         if about.is_private {
             let detail = format!("redirect of a private module to another host ({name})");
-            return denied(Stage::Http, detail);
+            return Err(Fault::new(ErrorClass::Denied, Stage::Http, detail)
+                .hint("if that host is one of yours, too, name it in the server's GOPRIVATE"));
         }
         // The resolver is not asked about these.
         let address = match url.host() {
@@ -98,7 +98,7 @@ impl Guard {
             _ => None,
         };
         if let Some(address) = address.filter(|&address| !is_public(address)) {
-            return denied(Stage::Dns, format!("{name}: {}", NotPublic(address)));
+            return Err(NotPublic(address).fault().at_host(name));
         }
         // Through an outgoing proxy it is the proxy that looks names up, and its own address may well be a private one.
         let anywhere = self.proxies.find(url).is_some();

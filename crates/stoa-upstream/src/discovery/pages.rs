@@ -117,7 +117,7 @@ impl Pages {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => {
                 let fault = fault::of_send(&error, progress.is_resolving(), self.connect_timeout);
-                Err(Fault { detail: format!("{host}: {}", fault.detail), ..fault })
+                Err(fault.at_host(host))
             }
             Err(Spent) => {
                 let stage = if progress.is_resolving() { Stage::Dns } else { Stage::Http };

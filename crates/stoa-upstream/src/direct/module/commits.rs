@@ -156,6 +156,7 @@ impl CodeModule {
             "unknown revision {tag}: versions of a module in the directory {directory} are tagged \
              {directory}/v1.2.3{other}"
         ))
+        .hint("tag the version with the directory before it")
     }
 }
 

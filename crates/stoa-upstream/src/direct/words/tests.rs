@@ -174,7 +174,7 @@ fn what_is_hidden_looks_like_what_is_not_there() {
         let fault = of_remote(words, &env);
         (fault.class, fault.detail, fault.text)
     };
-    let expected = (ErrorClass::NotFound, format!("git: {NOT_SEEN}"), None);
+    let expected = (ErrorClass::NotFound, format!("git: {}", NOT_SEEN.0), None);
     for words in [
         "remote: Repository not found.\nfatal: repository 'https://h/x/y/' not found\n",
         "fatal: unable to access 'https://h/x/y/': The requested URL returned error: 403\n",
