@@ -9,7 +9,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bytes::Bytes;
 use fs_err::tokio::File;
 use reqwest::dns::Resolve;
-use stoa_module::{ErrorClass, Request, Sha256};
+use stoa_module::{ErrorClass, ModulePath, Request, Sha256};
 
 use crate::breaker::{BreakerStatus, Circuits, HostCounters, Use};
 use crate::client::body::{Counted, FileSink, MemorySink, Sink};
@@ -165,6 +165,14 @@ impl Client {
     /// What git was run for; nothing if nothing is fetched from repositories.
     pub fn git(&self) -> GitStatus {
         self.inner.direct.as_ref().map(DirectModules::status).unwrap_or_default()
+    }
+
+    /// Somebody wants to know what is so now: what repositories said before does not count for the next question about
+    /// the module.
+    pub async fn look_anew(&self, path: &ModulePath) {
+        if let Some(direct) = &self.inner.direct {
+            direct.look_anew(path).await;
+        }
     }
 
     /// Completes with the failure that a request would meet, as soon as the source's breaker is open: for those who wait

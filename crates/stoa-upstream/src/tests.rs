@@ -5,6 +5,7 @@ mod bounds;
 mod breakers;
 mod connecting;
 mod credentials;
+mod direct;
 mod directory;
 mod http2;
 mod outgoing_proxy;

@@ -160,6 +160,9 @@ impl Mirror {
         via: &str,
     ) -> Landed<Arc<Kept>> {
         let looked = async {
+            if anew {
+                self.inner.client.look_anew(key.path()).await;
+            }
             let flight = self.board(key, meanwhile, via, None)?;
             let too_early = anew && flight.age() >= FRESH_ENOUGH;
             let landed = flight.landed().await?;

@@ -123,6 +123,20 @@ impl DirectModules {
         }
     }
 
+    /// What was said of the module before now does not count: somebody knows better.
+    pub(crate) async fn look_anew(&self, path: &ModulePath) {
+        let Some(slot) = self.places.get(path) else { return };
+        let mut slot = slot.lock().await;
+        slot.lost = None;
+        if let Some((when, place)) = &mut slot.found {
+            // Still the answer while the module's host gives no other.
+            *when = when.checked_sub(FOUND_TTL).unwrap_or(*when);
+            if let Place::Repository(code) = place {
+                self.repositories.look_anew(&code.url);
+            }
+        }
+    }
+
     fn open(&self, path: &ModulePath, code: &CodeRoot) -> Result<CodeModule, Fault> {
         let grant = Grant { access: Arc::clone(&self.access), about: self.rules.about(path) };
         let repository = self.repositories.open(code, Arc::new(grant))?;

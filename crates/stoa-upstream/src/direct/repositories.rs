@@ -87,6 +87,8 @@ pub(super) struct Remote {
 #[derive(Debug, Default)]
 struct Listed {
     last: Option<(Instant, Listing)>,
+    /// Somebody wants a newer one than `last`.
+    outdated: bool,
     running: Option<watch::Receiver<Option<Listing>>>,
 }
 
@@ -194,6 +196,13 @@ impl Repositories {
         Ok((ended, String::from_utf8_lossy(&output).into_owned()))
     }
 
+    /// The next who asks for the branches and tags of this remote has them listed.
+    pub(super) fn look_anew(&self, url: &str) {
+        if let Some(remote) = lock(&self.inner.remotes).get(url) {
+            lock(&remote.listed).outdated = true;
+        }
+    }
+
     pub(crate) fn status(&self) -> GitStatus {
         let counters = &self.inner.git.counters;
         GitStatus {
@@ -261,7 +270,7 @@ impl Repository {
             let mut listed = lock(&self.remote.listed);
             let settings = &self.inner.settings;
             if let Some((when, outcome)) = &listed.last {
-                let long = if outcome.is_ok() && fresh == Fresh::Enough {
+                let long = if outcome.is_ok() && fresh == Fresh::Enough && !listed.outdated {
                     settings.refs_ttl
                 } else {
                     settings.refs_min_interval
@@ -297,6 +306,7 @@ impl Repository {
             {
                 let mut listed = lock(&self.remote.listed);
                 listed.last = Some((began, outcome.clone()));
+                listed.outdated = false;
                 listed.running = None;
             }
             sender.send_replace(Some(outcome));
