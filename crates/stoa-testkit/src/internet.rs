@@ -1,16 +1,14 @@
 //! An internet of a few hosts, reached through an outgoing proxy.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tempfile::TempDir;
-use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
+use crate::background::Background;
 use crate::{Authority, PATIENCE, Pattern, Request};
 
 mod access;
@@ -40,11 +38,10 @@ pub use host::{Host, Reach};
 /// It has a thread and a runtime of its own; when it is dropped, all connections end and so does every git behind them.
 #[derive(Debug)]
 pub struct Internet {
-    address: SocketAddr,
+    // First, so that it has ended when the rest goes.
+    served: Background,
     shared: Arc<Shared>,
     directory: TempDir,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -82,26 +79,9 @@ impl Internet {
         let directory = directory.expect("a test can make a temporary directory");
         let ca_file = directory.path().join("ca.pem");
         fs_err::write(ca_file, shared.authority.pem()).expect("a new directory can be written");
-        let (stop, stopped) = oneshot::channel();
-        let (bound, address_bound) = mpsc::channel();
-        let served = shared.clone();
-        let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime needs only a few file descriptors");
-            runtime.block_on(async {
-                let any_port = (Ipv4Addr::LOCALHOST, 0);
-                let listener = TcpListener::bind(any_port).await.expect("some port is free");
-                _ = bound.send(listener.local_addr().expect("a listener has an address"));
-                tokio::select! {
-                    () = proxy::accept(listener, served) => {}
-                    _ = stopped => {}
-                }
-            });
-        });
-        let address = address_bound.recv().expect("the thread tells where it listens");
-        Internet { address, shared, directory, stop: Some(stop), thread: Some(thread) }
+        let met = shared.clone();
+        let served = Background::serve(move |listener| proxy::accept(listener, met));
+        Internet { served, shared, directory }
     }
 
     /// The host of that name, which exists from now on. A name alone is there on port 443, with TLS, and on port 80,
@@ -123,7 +103,7 @@ impl Internet {
 
     /// The text for `https_proxy`.
     pub fn proxy_url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.served.address())
     }
 
     /// What a process must have in its environment to be here and nowhere else: the proxy, for all but 127.0.0.1 and
@@ -202,16 +182,6 @@ impl Internet {
 
     fn host_if_any(&self, name: &str) -> Option<Host> {
         self.shared.hosts.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
-    }
-}
-
-impl Drop for Internet {
-    fn drop(&mut self) {
-        // Dropping the sender stops the thread.
-        self.stop.take();
-        if let Some(thread) = self.thread.take() {
-            _ = thread.join();
-        }
     }
 }
 

@@ -29,6 +29,7 @@
 //!
 //! A mistake in a test's own description (malformed text, an unknown module) panics and says where.
 
+mod background;
 mod fault;
 mod gate;
 mod git;

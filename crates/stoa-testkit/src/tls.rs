@@ -1,15 +1,14 @@
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
-use std::thread::{self, JoinHandle};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
 use crate::FakeUpstream;
+use crate::background::Background;
 
 /// An authority for tests, which signs what a [`TlsFront`] or a [`Host`](crate::Host) shows.
 #[derive(Debug)]
@@ -94,9 +93,7 @@ fn key() -> KeyPair {
 /// TLS before a [`FakeUpstream`]: what arrives here is decrypted and passed on to it, and what it says comes back.
 #[derive(Debug)]
 pub struct TlsFront {
-    address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    served: Background,
 }
 
 impl TlsFront {
@@ -104,44 +101,16 @@ impl TlsFront {
     pub fn start(upstream: &FakeUpstream, authority: &Authority, kind: Certificate) -> TlsFront {
         let (acceptor, behind) =
             (authority.acceptor(kind, &["localhost", "127.0.0.1"]), upstream.address());
-        let (stop, stopped) = oneshot::channel();
-        let (bound, address_bound) = mpsc::channel();
-        let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime needs only a few file descriptors");
-            runtime.block_on(async {
-                let any_port = (Ipv4Addr::LOCALHOST, 0);
-                let listener = TcpListener::bind(any_port).await.expect("some port is free");
-                _ = bound.send(listener.local_addr().expect("a listener has an address"));
-                tokio::select! {
-                    () = accept(listener, acceptor, behind) => {}
-                    _ = stopped => {}
-                }
-            });
-        });
-        let address = address_bound.recv().expect("the thread tells where it listens");
-        TlsFront { address, stop: Some(stop), thread: Some(thread) }
+        TlsFront { served: Background::serve(move |listener| accept(listener, acceptor, behind)) }
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.served.address()
     }
 
     /// The text for GOPROXY.
     pub fn url(&self) -> String {
-        format!("https://localhost:{}", self.address.port())
-    }
-}
-
-impl Drop for TlsFront {
-    fn drop(&mut self) {
-        // Dropping the sender stops the thread.
-        self.stop.take();
-        if let Some(thread) = self.thread.take() {
-            _ = thread.join();
-        }
+        format!("https://localhost:{}", self.address().port())
     }
 }
 

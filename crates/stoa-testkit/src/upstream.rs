@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
+use crate::background::runtime;
 use crate::fault::Delivery;
 use crate::wire::{deliver, read_request};
 use crate::{Answer, FakeSumdb, Fault, Modules, PATIENCE, Pattern, Request};
@@ -260,11 +261,7 @@ fn listen(address: SocketAddr, mode: Mode, shared: Arc<Shared>) -> Running {
     let (stop, stopped) = oneshot::channel();
     let (ready, is_ready) = mpsc::channel();
     let thread = thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime needs only a few file descriptors");
-        runtime.block_on(async {
+        runtime().block_on(async {
             let mut door = Door::at(address, mode).await;
             let until = Instant::now() + PATIENCE;
             // Seen on a loaded machine: what was there a moment ago is not quite gone yet.

@@ -30,7 +30,7 @@ use crate::via;
 pub(crate) mod body;
 pub(crate) mod budget;
 pub(crate) mod directory;
-mod exchange;
+pub(crate) mod exchange;
 pub(crate) mod fault;
 mod passage;
 mod probe;

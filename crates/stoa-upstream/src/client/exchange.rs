@@ -80,7 +80,7 @@ impl Http {
     }
 
     /// Asks, follows redirects, and hands over a 200 whose body is still to come.
-    pub(crate) async fn ask(
+    pub(super) async fn ask(
         &self,
         base: &Base,
         url: &Url,
@@ -156,22 +156,15 @@ impl Http {
                           ca-certificates, or name a file of them in the settings)";
             return Err(Fault::new(ErrorClass::Unavailable, Stage::Tls, detail));
         }
-        let progress = Arc::new(Progress::default());
         let sending = async {
             if is_home && let Some(secret) = self.credentials.find(base, url).await {
                 headers.insert(AUTHORIZATION, secret);
             }
             client.get(url.clone()).headers(headers).send().await
         };
-        let outcome = waiting.spend(PROGRESS.scope(Arc::clone(&progress), sending)).await;
-        let mut fault = match outcome {
-            Ok(Ok(response)) => return Ok(response),
-            Ok(Err(error)) => fault::of_send(&error, progress.is_resolving(), self.connect_timeout),
-            Err(Spent) => {
-                let stage = if progress.is_resolving() { Stage::Dns } else { Stage::Http };
-                let detail = format!("timeout after {}", span(waiting.whole()));
-                Fault::new(ErrorClass::Timeout, stage, detail)
-            }
+        let mut fault = match answer(sending, waiting, self.connect_timeout).await {
+            Ok(response) => return Ok(response),
+            Err(fault) => fault,
         };
         if let Some(proxy) = self.proxies.find(url) {
             let host = proxy.host_str().unwrap_or_default();
@@ -179,6 +172,24 @@ impl Http {
             fault.detail = format!("{} (through the proxy {host}:{port})", fault.detail);
         }
         Err(fault)
+    }
+}
+
+/// Waits for the header of an answer, and tells how far it came if there is none.
+pub(crate) async fn answer(
+    sending: impl Future<Output = reqwest::Result<Response>>,
+    waiting: &mut Budget,
+    connect_timeout: Duration,
+) -> Result<Response, Fault> {
+    let progress = Arc::new(Progress::default());
+    match waiting.spend(PROGRESS.scope(Arc::clone(&progress), sending)).await {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(error)) => Err(fault::of_send(&error, progress.is_resolving(), connect_timeout)),
+        Err(Spent) => {
+            let stage = if progress.is_resolving() { Stage::Dns } else { Stage::Http };
+            let detail = format!("timeout after {}", span(waiting.whole()));
+            Err(Fault::new(ErrorClass::Timeout, stage, detail))
+        }
     }
 }
 

@@ -10,8 +10,7 @@ use stoa_module::ErrorClass;
 use url::Url;
 
 use crate::client::budget::{Budget, Spent};
-use crate::client::fault;
-use crate::client::resolver::{PROGRESS, Progress};
+use crate::client::exchange::answer;
 use crate::credentials::{Credentials, same_origin};
 use crate::discovery::Ask;
 use crate::discovery::guard::{About, Guard};
@@ -104,8 +103,6 @@ impl Pages {
         is_home: bool,
         waiting: &mut Budget,
     ) -> Result<Response, Fault> {
-        let host = url.host_str().unwrap_or_default();
-        let progress = Arc::new(Progress::default());
         let sending = async {
             let mut request = client.get(url.clone());
             if is_home && let Some(secret) = self.credentials.find_for_git(base, url).await {
@@ -113,18 +110,8 @@ impl Pages {
             }
             request.send().await
         };
-        match waiting.spend(PROGRESS.scope(Arc::clone(&progress), sending)).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => {
-                let fault = fault::of_send(&error, progress.is_resolving(), self.connect_timeout);
-                Err(fault.at_host(host))
-            }
-            Err(Spent) => {
-                let stage = if progress.is_resolving() { Stage::Dns } else { Stage::Http };
-                let detail = format!("{host}: timeout after {}", span(waiting.whole()));
-                Err(Fault::new(ErrorClass::Timeout, stage, detail))
-            }
-        }
+        let answered = answer(sending, waiting, self.connect_timeout).await;
+        answered.map_err(|fault| fault.at_host(url.host_str().unwrap_or_default()))
     }
 
     /// Reads as much of the page as is looked at. One that breaks off is what came of it.
