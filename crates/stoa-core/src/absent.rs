@@ -15,8 +15,9 @@ use moka::sync::Cache;
 use stoa_module::{Artifact, ErrorClass, ModulePath, ModuleVersion};
 use stoa_store::AnswerKey;
 
+use crate::answer::Wish;
 use crate::error::Error;
-use crate::mirror::{Mirror, Wish};
+use crate::mirror::Mirror;
 
 /// What a verdict is about. A type and never a text: two questions must not share an answer because they look alike
 /// when they are written out.

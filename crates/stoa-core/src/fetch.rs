@@ -19,9 +19,10 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use crate::absent::Asked;
+use crate::answer::Wish;
 use crate::error::Error;
 use crate::fetch::download::Wanted;
-use crate::mirror::{Arrived, Landed, Mirror, Wish, asked_artifact};
+use crate::mirror::{Arrived, Landed, Mirror, asked_artifact};
 use crate::policy::is_toolchain;
 use crate::sumdb::{Database, LookedUp};
 use crate::unverified::{Word, count};

@@ -11,6 +11,7 @@
 //! classes to statuses in one place.
 
 mod absent;
+mod answer;
 mod error;
 mod fetch;
 mod flight;
@@ -21,12 +22,15 @@ mod permits;
 mod policy;
 mod rate;
 mod refresh;
+mod settings;
 mod sumdb;
 mod unverified;
 
+pub use crate::answer::{Answer, Body, Freshness, Kind, Outcome, Wish};
 pub use crate::error::Error;
-pub use crate::mirror::{Answer, Body, Freshness, Kind, Mirror, Outcome, Settings, Wish};
+pub use crate::mirror::Mirror;
 pub use crate::policy::{Policy, Route};
 pub use crate::refresh::{Look, Refreshed, Subject};
+pub use crate::settings::Settings;
 pub use crate::sumdb::{Database, DatabaseSettings};
 pub use crate::unverified::Verifications;

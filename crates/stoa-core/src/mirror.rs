@@ -11,11 +11,11 @@ use stoa_module::{
     Artifact, ErrorClass, Info, ModulePath, ModuleVersion, Query, Request, Sha256, Version,
 };
 use stoa_store::{AnswerKey, ArtifactRecord, Content, OpenFile, State, Store, StoredVersion};
-use stoa_sumdb::{Tile, TileLevel};
 use stoa_upstream::Client;
 use tokio::sync::Semaphore;
 
 use crate::absent::{Asked, Verdicts};
+use crate::answer::{Answer, Body, Freshness, Kind, Outcome, Wish};
 use crate::error::Error;
 use crate::flight::{Flights, MOST_FLIGHTS};
 use crate::inspectors::Inspectors;
@@ -23,6 +23,7 @@ use crate::mutable::Kept;
 use crate::permits::Permits;
 use crate::policy::{Policy, is_toolchain};
 use crate::rate::Rate;
+use crate::settings::Settings;
 use crate::sumdb::Database;
 use crate::unverified::{Later, count};
 
@@ -42,115 +43,6 @@ const MOST_BEHIND: usize = 16;
 const FORCED_BURST: u32 = 3;
 const ASKED_AGAIN_BURST: u32 = 9;
 const AFTER_BURST: Duration = Duration::from_secs(1);
-
-/// Limits and lifetimes. All sizes in bytes.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Nothing leaves the machine.
-    pub offline: bool,
-    /// How long a list, `@latest` or branch answer counts as fresh.
-    pub list_ttl: Duration,
-    /// How long "not found" is remembered for names and queries.
-    pub negative_ttl: Duration,
-    /// The same for an exact version, which may just have been tagged.
-    pub negative_version_ttl: Duration,
-    pub negative_bytes: u64,
-    /// To the first byte of a list or `@latest`.
-    pub list_timeout: Duration,
-    /// To the first byte of `.info`, `.mod`, `.zip`.
-    pub file_timeout: Duration,
-    /// Either of these for a source that has another behind it over `|`.
-    pub alternative_timeout: Duration,
-    pub max_zip_bytes: u64,
-    pub max_mod_bytes: u64,
-    pub max_info_bytes: u64,
-    pub max_list_bytes: u64,
-    /// Fetches under way at once from one source; hits never count.
-    pub max_concurrent: usize,
-    /// Zips inspected and hashed at once.
-    pub verify_concurrency: usize,
-    /// How long a download waits for its checksum record before it is handed out unverified, where nobody can be asked;
-    /// none if that never happens.
-    pub serve_unverified_after: Option<Duration>,
-}
-
-impl Settings {
-    /// What a source may take to answer where `timeout` is the rule.
-    pub(crate) fn bound(&self, timeout: Duration, has_alternative: bool) -> Duration {
-        if has_alternative { timeout.min(self.alternative_timeout) } else { timeout }
-    }
-}
-
-/// How a request came, and what it wants of the answer.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Wish<'a> {
-    /// The request's own `Via` header, passed on so that a loop is noticed.
-    pub via: &'a str,
-    /// The sources are to be asked, whatever is remembered of what they said before. What is stored for ever is not
-    /// looked at anew.
-    pub fresh: bool,
-}
-
-/// An answer with everything its headers need.
-#[derive(Debug)]
-pub struct Answer {
-    pub body: Body,
-    pub kind: Kind,
-    pub outcome: Outcome,
-    /// Where the bytes came from when they were fetched, without credentials.
-    pub source: String,
-    pub freshness: Freshness,
-    /// The digest of the body, where it is known without reading it.
-    pub digest: Option<Sha256>,
-    /// The name is not for shared caches.
-    pub private: bool,
-}
-
-#[derive(Debug)]
-pub enum Body {
-    Bytes(Bytes),
-    /// An open file of this many bytes.
-    File(Arc<OpenFile>, u64),
-}
-
-/// What kind of document the body is; decides its content type.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
-    List,
-    Info,
-    Mod,
-    Zip,
-    SumdbText,
-    SumdbTile,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Outcome {
-    Hit,
-    Miss,
-    /// Kept from earlier, because no source answered in time.
-    Stale,
-}
-
-impl Outcome {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Hit => "hit",
-            Self::Miss => "miss",
-            Self::Stale => "stale",
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Freshness {
-    /// Never changes.
-    Immutable,
-    /// The checksum database could not be asked about it yet: nobody may keep it.
-    Unverified,
-    /// May be kept this long by whoever gets it.
-    For(Duration),
-}
 
 /// What is fetched, and the stoas that the request came through. Two servers that name each other in their chains would
 /// wait for each other's flights for ever; a request that came through another stoa flies apart, and is noticed when it
@@ -488,76 +380,6 @@ impl Mirror {
         )))
     }
 
-    async fn sumdb(&self, rest: &str, via: &str) -> Result<Answer, Arc<Error>> {
-        let refuse = |class, text: String| Arc::new(Error::new(class, text));
-        let Some(database) = &self.inner.database else {
-            return Err(refuse(
-                ErrorClass::NotFound,
-                "this server uses no checksum database (GOSUMDB=off)".to_owned(),
-            ));
-        };
-        let name = database.name();
-        let Some(file) = rest.strip_prefix(name).and_then(|rest| rest.strip_prefix('/')) else {
-            return Err(refuse(
-                ErrorClass::NotFound,
-                format!("sumdb/{rest}: the checksum database of this server is {name}"),
-            ));
-        };
-        let default = &self.inner.policy.default;
-        let (body, kind, freshness, hit, private) = if file == "supported" {
-            // From configuration alone: a client that gets an error here verifies nothing any more.
-            (Bytes::new(), Kind::SumdbText, Freshness::For(Duration::from_mins(1)), true, false)
-        } else if file == "latest" {
-            let (note, fresh) = database.latest(default, via).await?;
-            let keep = Duration::from_secs(if fresh { 60 } else { 0 });
-            (note, Kind::SumdbText, Freshness::For(keep), fresh, false)
-        } else if let Some(text) = file.strip_prefix("lookup/") {
-            let module = parse_lookup(text).ok_or_else(|| {
-                refuse(
-                    ErrorClass::Invalid,
-                    format!("sumdb/{rest}: {text} is not a module and a version"),
-                )
-            })?;
-            if let Some(pattern) = self.inner.policy.exempting_pattern(module.path()) {
-                return Err(Arc::new(
-                    Error::new(
-                        ErrorClass::Denied,
-                        format!("{module}: this server keeps the name from the checksum database (GONOSUMDB={pattern})"),
-                    )
-                    .hint(format!("on the client: go env -w GONOSUMDB={pattern}")),
-                ));
-            }
-            let chain = self.inner.policy.careful_chain(module.path());
-            let found = database.lookup(&module, &chain, via).await?;
-            let private = self.is_private(module.path());
-            (found.body, Kind::SumdbText, Freshness::Immutable, found.stored, private)
-        } else if file.starts_with("tile/") {
-            let tile = Tile::parse(file).map_err(|error| {
-                refuse(ErrorClass::Invalid, format!("sumdb/{rest}: not a tile: {error}"))
-            })?;
-            let kind =
-                if tile.level == TileLevel::Data { Kind::SumdbText } else { Kind::SumdbTile };
-            let found = database.tile(tile, default, via).await?;
-            let freshness =
-                if found.proven { Freshness::Immutable } else { Freshness::For(Duration::ZERO) };
-            (found.body, kind, freshness, found.stored, false)
-        } else {
-            return Err(refuse(
-                ErrorClass::NotFound,
-                format!("sumdb/{rest}: no such file of a checksum database"),
-            ));
-        };
-        Ok(Answer {
-            body: Body::Bytes(body),
-            kind,
-            outcome: if hit { Outcome::Hit } else { Outcome::Miss },
-            source: name.to_owned(),
-            freshness,
-            digest: None,
-            private,
-        })
-    }
-
     /// The versions of a module that this store can serve on its own: those with a `.zip` if there are any (a client
     /// that picks the newest of a list needs its source), else those with a `.mod`.
     pub(crate) async fn servable(&self, path: &ModulePath) -> Result<Vec<Version>, Arc<Error>> {
@@ -606,14 +428,6 @@ pub(crate) fn stoas_of(via: &str) -> String {
     let stoas: Vec<&str> =
         via.split(',').map(str::trim).filter(|entry| entry.contains("stoa-")).collect();
     stoas.join(", ")
-}
-
-/// `escaped/path@escaped-version`, as `/lookup/` has it.
-fn parse_lookup(text: &str) -> Option<ModuleVersion> {
-    let (path, version) = text.split_once('@')?;
-    let path = ModulePath::parse_escaped(path).ok()?;
-    let version = Version::parse_escaped(version).ok()?;
-    ModuleVersion::new(path, version).ok()
 }
 
 pub(crate) fn query_key(path: &ModulePath, query: &Query) -> AnswerKey {

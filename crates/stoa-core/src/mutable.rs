@@ -20,11 +20,9 @@ use stoa_module::{
 use stoa_store::AnswerKey;
 use tracing::debug;
 
+use crate::answer::{Answer, Body, Freshness, Kind, Outcome, Wish};
 use crate::error::Error;
-use crate::mirror::{
-    Answer, Body, Freshness, Kind, Mirror, Outcome, Wish, asked_answer, query_key,
-    refuse_impossible,
-};
+use crate::mirror::{Mirror, asked_answer, query_key, refuse_impossible};
 use crate::mutable::look::Found;
 
 /// A mutable answer of an upstream, as the store keeps it.

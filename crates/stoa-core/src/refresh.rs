@@ -9,8 +9,9 @@ use stoa_module::{
 };
 use stoa_store::AnswerKey;
 
+use crate::answer::Wish;
 use crate::error::Error;
-use crate::mirror::{Mirror, Wish, asked_answer, query_key, refuse_impossible};
+use crate::mirror::{Mirror, asked_answer, query_key, refuse_impossible};
 
 /// What is to be looked at.
 #[derive(Clone, Debug, Eq, PartialEq)]

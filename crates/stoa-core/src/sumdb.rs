@@ -18,6 +18,7 @@
 //! * when our head advances, the same proof reads again, wider, every tile that was partial in the old tree. So for
 //!   every record once proven all its tiles in the newest tree are here, and narrower ones follow from wider ones.
 
+mod passed_on;
 mod proof;
 mod roads;
 mod tiles;

@@ -25,9 +25,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, warn};
 
 use crate::absent::{Asked, is_ageing};
+use crate::answer::{Outcome, Wish};
 use crate::error::Error;
 use crate::flight::{Boarded, Grounded};
-use crate::mirror::{Landed, Mirror, Outcome, Wish, asked_answer, stoas_of};
+use crate::mirror::{Landed, Mirror, asked_answer, stoas_of};
 use crate::mutable::Kept;
 
 /// How long a client waits for a newer answer when there is a kept one and it did not ask for a fresh look.
