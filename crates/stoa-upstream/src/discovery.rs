@@ -56,6 +56,7 @@ pub(crate) enum Code {
 pub struct Rules {
     pub goprivate: Patterns,
     pub gonoproxy: Patterns,
+    pub gonosumdb: Patterns,
     pub goinsecure: Patterns,
     pub govcs: GoVcs,
     /// Patterns of routes: their hosts were named by a person, too.
@@ -70,8 +71,13 @@ impl Rules {
             || self.routed.iter().any(|patterns| patterns.names_host(host))
     }
 
+    /// Whether the module's name is for nobody but those whom somebody named for it. A route and GONOSUMDB together keep it
+    /// from everybody else too; either alone says less: GONOSUMDB may well be `*`.
     pub(crate) fn is_private(&self, path: &ModulePath) -> bool {
-        self.goprivate.matches(path) || self.gonoproxy.matches(path)
+        let routed = || self.routed.iter().any(|patterns| patterns.matches(path));
+        self.goprivate.matches(path)
+            || self.gonoproxy.matches(path)
+            || (self.gonosumdb.matches(path) && routed())
     }
 
     pub(crate) fn about(&self, path: &ModulePath) -> About {

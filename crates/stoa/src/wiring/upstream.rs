@@ -43,6 +43,7 @@ pub(super) fn settings(config: &Config, git_dir: Option<PathBuf>) -> Settings {
         rules: Rules {
             goprivate: upstream.goprivate.clone(),
             gonoproxy: upstream.gonoproxy.clone(),
+            gonosumdb: config.sumdb.gonosumdb.clone(),
             goinsecure: upstream.goinsecure.clone(),
             govcs: upstream.govcs.clone(),
             routed: config.routes.iter().map(|route| route.pattern.clone()).collect(),
