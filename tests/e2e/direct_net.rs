@@ -41,6 +41,9 @@ impl Net {
             .goproxy(format!("https://{PROXY},direct"))
             .gosumdb(self.sumdb.verifier_key())
             .env("STOA_UPSTREAM_TRIES", "1")
+            // What a busy machine needs for a clone.
+            .env("STOA_UPSTREAM_LIST_TIMEOUT", "14s")
+            .env("STOA_UPSTREAM_FILE_TIMEOUT", "14s")
             .env("PATH", std::env::var("PATH").unwrap())
             .env("GIT_CONFIG_NOSYSTEM", "1");
         self.internet.environment().iter().fold(setup, |setup, (key, value)| setup.env(key, value))
@@ -54,7 +57,8 @@ impl Net {
 
     /// A go command in this network without any server, in direct mode.
     pub fn direct(&self) -> Go {
-        let go = Go::new().goproxy("direct").env("GOVCS", "*:all").env("GIT_ALLOW_PROTOCOL", "https");
+        let go =
+            Go::new().goproxy("direct").env("GOVCS", "*:all").env("GIT_ALLOW_PROTOCOL", "https");
         let go = go.env("GOFLAGS", "-modcacherw -mod=mod");
         self.internet.environment().into_iter().fold(go, |go, (key, value)| go.env(&key, value))
     }

@@ -32,8 +32,7 @@ const fn case(
     Case { env, file, told }
 }
 
-const TO_ATHENS: &str =
-    "[[route]]\npattern = \"git.corp.example.com\"\ngoproxy = \"https://athens.corp.example.com\"\n";
+const TO_ATHENS: &str = "[[route]]\npattern = \"git.corp.example.com\"\ngoproxy = \"https://athens.corp.example.com\"\n";
 const TO_ATHENS_OR_GIT: &str = "[[route]]\npattern = \"git.corp.example.com\"\n\
      goproxy = \"https://athens.corp.example.com|direct\"\n";
 const TO_GIT: &str = "[[route]]\npattern = \"git.corp.example.com\"\ngoproxy = \"direct\"\n";
@@ -228,7 +227,8 @@ async fn nobody_else_learns_it_when_something_goes_wrong() {
             let stoa = world.start(case);
             ask(&stoa).await;
             let told = world.told();
-            let others: Vec<_> = told.iter().filter(|it| !case.told.contains(&it.as_str())).collect();
+            let others: Vec<_> =
+                told.iter().filter(|it| !case.told.contains(&it.as_str())).collect();
             assert!(others.is_empty(), "{trouble}: {:?} {}: {others:?}", case.env, case.file);
         }
     }
