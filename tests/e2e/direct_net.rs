@@ -90,10 +90,16 @@ impl Net {
 
     /// A repository with one version, `v1.0.0`.
     pub fn module(&self, repository: &str, path: &str) {
-        let go_mod = format!("module {path}\n\ngo 1.21\n");
-        let code = "package lib\n\nfunc Name() string { return \"lib\" }\n";
-        self.repository(repository, &[("v1.0.0", &[("go.mod", &go_mod), ("lib.go", code)])]);
+        let files = module_files(path);
+        let files = files.each_ref().map(|(name, content)| (*name, content.as_str()));
+        self.repository(repository, &[("v1.0.0", &files)]);
     }
+}
+
+/// The files of [`Net::module`].
+pub fn module_files(path: &str) -> [(&'static str, String); 2] {
+    let code = "package lib\n\nfunc Name() string { return \"lib\" }\n";
+    [("go.mod", format!("module {path}\n\ngo 1.21\n")), ("lib.go", code.to_owned())]
 }
 
 /// With this settings file.
