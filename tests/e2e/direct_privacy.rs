@@ -149,6 +149,12 @@ impl World {
         with_file(with(self.net.setup(), case.env), case.file).start()
     }
 
+    /// With a database that is asked at its own address alone, and not through the proxy.
+    fn start_with_explicit_database(&self, case: &Case) -> Stoa {
+        let gosumdb = format!("{} https://{SUMDB}", self.net.sumdb.verifier_key());
+        with_file(with(self.net.setup().gosumdb(gosumdb), case.env), case.file).start()
+    }
+
     /// Which hosts were told a private name.
     fn told(&self) -> BTreeSet<String> {
         let asked = self.net.internet.hosts_asked();
@@ -164,15 +170,15 @@ fn tells(internet: &Internet, host: &str) -> bool {
         NEEDLES.iter().any(|needle| text.contains(needle))
     };
     internet.requests(host).iter().any(|request| {
-        // To its own host it is told by the path; that its name is in the `Host` header says nothing.
-        let headers = request.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("host"));
-        let headers: Vec<&str> = headers.map(|(_, value)| value.as_str()).collect();
-        shows(&request.path) || shows(&request.target) || shows(&headers.join("\n"))
+        let headers = request.headers.iter().any(|(_, value)| shows(value));
+        shows(&request.path) || shows(&request.target) || headers
     })
 }
 
 /// Asks for everything there is to be asked for, at once.
-async fn ask(stoa: &Stoa) {
+async fn ask(stoa: &Stoa, case: &Case) {
+    // Its client is told what to set, or that there is no record.
+    let lookup = if case.told.contains(&SUMDB) { 404 } else { 403 };
     let mut asked: Vec<String> = ASKED.iter().map(|path| format!("{CORP}/{path}")).collect();
     asked.extend([
         format!("sumdb/{SUMDB}/lookup/{NAME}@v1.0.0"),
@@ -188,7 +194,10 @@ async fn ask(stoa: &Stoa) {
         (path, reply.status.as_u16())
     });
     for (path, status) in futures_util::future::join_all(asking).await {
-        assert!(matches!(status, 200 | 400..=504), "{path}: {status}");
+        let is_lookup = path.starts_with("sumdb/");
+        assert!(!is_lookup || status == lookup, "{path}: {status}");
+        // What the server has no words for.
+        assert_ne!(status, 500, "{path}");
     }
 }
 
@@ -205,10 +214,12 @@ async fn the_settings_decide_who_learns_a_name() {
     if !require_git() {
         return;
     }
-    for case in PUBLIC.iter().chain(PRIVATE).chain(SPELLINGS) {
+    let cases = PUBLIC.iter().chain(PRIVATE).chain(SPELLINGS);
+    for (n, case) in cases.enumerate() {
         let world = World::new();
-        let stoa = world.start(case);
-        ask(&stoa).await;
+        let stoa =
+            if n % 2 == 0 { world.start(case) } else { world.start_with_explicit_database(case) };
+        ask(&stoa, case).await;
         let expected: BTreeSet<_> = case.told.iter().map(|&host| host.to_owned()).collect();
         assert_eq!(world.told(), expected, "{:?} {}", case.env, case.file);
         metrics_are_silent(&stoa).await;
@@ -225,7 +236,7 @@ async fn nobody_else_learns_it_when_something_goes_wrong() {
             let world = World::new();
             begin(&world);
             let stoa = world.start(case);
-            ask(&stoa).await;
+            ask(&stoa, case).await;
             let told = world.told();
             let others: Vec<_> =
                 told.iter().filter(|it| !case.told.contains(&it.as_str())).collect();
@@ -247,4 +258,47 @@ async fn redirects_of_public_modules_are_followed() {
         stoa.get(&format!("{NAME}/@latest")).await;
         assert!(world.told().contains(ELSEWHERE), "{trouble}: {:?}", world.told());
     }
+}
+
+#[tokio::test]
+async fn a_repository_at_another_host() {
+    if !require_git() {
+        return;
+    }
+    // The page of the module's own host names it; that host learns what the page says and nothing more.
+    for (url, status, words) in [
+        ("https://elsewhere.public.example/r/mirror", 200, "v1.0.0"),
+        ("https://git.other.example.org/r/mirror", 200, "v1.0.0"),
+        // Inside the network a person must have named it.
+        ("https://localhost:9/r/mirror", 403, "not a public one"),
+        ("ssh://git@127.0.0.1:9/r/mirror", 403, "not a public one"),
+    ] {
+        let world = World::new();
+        let net = &world.net;
+        net.module("mirror", "git.corp.example.com/team/secret/of/all");
+        for host in [ELSEWHERE, "git.other.example.org"] {
+            net.host(host);
+        }
+        net.internet.host(CORP).go_import("team/secret/of/all", "git", url);
+        let stoa = world.start(&PRIVATE[0]);
+        let reply = bounded(stoa.get(&format!("{NAME}/of/all/@latest"))).await;
+        assert_eq!(reply.status.as_u16(), status, "{url}: {}", reply.text());
+        assert!(reply.text().contains(words), "{url}: {}", reply.text());
+        assert_eq!(world.told(), BTreeSet::from([CORP.to_owned()]), "{url}");
+        let asked = net.internet.hosts_asked().len();
+        assert_eq!(asked, if status == 200 { 2 } else { 1 }, "{url}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_nowhere_is_not_looked_up() {
+    // GONOPROXY alone lets the database know a name, but there is nothing to verify.
+    let world = World::new();
+    world.fault(&Fault::status(404));
+    let stoa = world.start(&PRIVATE[1]);
+    for file in ["@v/v1.0.0.mod", "@v/v1.0.0.zip", "@v/v1.0.0.info"] {
+        let reply = bounded(stoa.get(&format!("{NAME}/{file}"))).await;
+        reply.refused(404, "direct: https://git.corp.example.com/team/secret?go-get=1");
+    }
+    assert_eq!(world.told(), BTreeSet::from([CORP.to_owned()]));
 }

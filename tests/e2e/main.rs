@@ -14,6 +14,7 @@ mod direct_discovery;
 mod direct_mixed;
 mod direct_net;
 mod direct_privacy;
+mod direct_redirects;
 mod direct_world;
 mod disk;
 mod faults;

@@ -47,64 +47,6 @@ async fn commas_and_pipes_are_the_go_commands() {
 }
 
 #[tokio::test]
-async fn direct_is_said_to_be_missing() {
-    let world = World::new();
-    world.upstream.fault("*", Fault::status(404));
-    let list = format!("{},direct", world.upstream.url());
-    let stoa = world.setup().goproxy(list).start();
-    stoa.get(&format!("{BASE}.mod")).await.refused(404, "direct fetching is not available yet");
-}
-
-#[tokio::test]
-async fn a_private_name_is_sent_nowhere() {
-    for patterns in [
-        &[("STOA_GOPRIVATE", "ex.com/private")][..],
-        &[("STOA_GONOPROXY", "ex.com/private"), ("STOA_GONOSUMDB", "ex.com/private")],
-        &[("STOA_GOPRIVATE", "ex.com/private"), ("STOA_GONOPROXY", "none")],
-        &[("STOA_GOPRIVATE", "ex.com/private"), ("STOA_GONOSUMDB", "ex.com/other")],
-        &[("STOA_GOPRIVATE", "ex.com/private"), ("STOA_GONOSUMDB", "none")],
-    ] {
-        let world = World::new();
-        // A database that can be reached, so that a name sent to it is seen.
-        let database =
-            FakeUpstream::start(stoa_testkit::Modules::default()).with_sumdb(&world.sumdb);
-        let explicit =
-            format!("{} {}", world.sumdb.verifier_key(), database.sumdb_url(&world.sumdb));
-        for gosumdb in [world.sumdb.verifier_key(), explicit] {
-            let setup =
-                patterns.iter().fold(world.setup(), |setup, (key, value)| setup.env(key, value));
-            let stoa = setup.gosumdb(gosumdb).start();
-            for file in [
-                "@v/list",
-                "@latest",
-                "@v/main.info",
-                "@v/v1.0.0.info",
-                "@v/v1.0.0.mod",
-                "@v/v1.0.0.zip",
-            ] {
-                stoa.get(&format!("ex.com/private/{file}")).await.refused(404, "direct");
-            }
-            let lookup = format!("sumdb/{}/lookup/ex.com/private@v1.0.0", world.sumdb.name());
-            stoa.get(&lookup).await.refused(403, "GONOSUMDB");
-        }
-        for host in [&world.upstream, &database] {
-            let told = host.request_lines();
-            assert!(!told.iter().any(|line| line.contains("private")), "{patterns:?}: {told:?}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_public_module_without_a_proxy_is_not_looked_up_for_nothing() {
-    let world = World::new();
-    let database = FakeUpstream::start(stoa_testkit::Modules::default()).with_sumdb(&world.sumdb);
-    let gosumdb = format!("{} {}", world.sumdb.verifier_key(), database.sumdb_url(&world.sumdb));
-    let stoa = world.setup().gosumdb(gosumdb).env("STOA_GONOPROXY", "ex.com/lib").start();
-    stoa.get(&format!("{BASE}.mod")).await.refused(404, "direct");
-    assert_eq!(database.request_lines(), Vec::<String>::new());
-}
-
-#[tokio::test]
 async fn a_route_to_off_refuses_what_is_stored_too() {
     let world = World::new();
     let setup = world.setup();
