@@ -115,8 +115,11 @@ async fn no_label_holds_what_a_client_sent() {
         };
         samples.keys().filter_map(of).collect::<BTreeSet<String>>()
     };
-    let kinds = ["answer", "file", "mod", "other", "sumdb", "verification", "zip", "info"];
-    assert!(words("kind").is_subset(&kinds.map(str::to_owned).into()), "{:?}", words("kind"));
+    // Of requests, of flights, and of git's commands.
+    let kinds = "answer file mod other sumdb verification zip info local remote"
+        .split(' ')
+        .map(str::to_owned);
+    assert!(words("kind").is_subset(&kinds.collect()), "{:?}", words("kind"));
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use stoa_module::{
 };
 use stoa_store::{ArtifactRecord, Committed, QuarantineNote, State, Temporary};
 use stoa_sumdb::RecordHashes;
-use stoa_upstream::{Bounds, Failure, Source, Stage, Use};
+use stoa_upstream::{Bounds, Chain, Failure, Source, Stage, Use};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
@@ -50,12 +50,35 @@ enum Record {
     Exempt(String),
     /// `.info` is covered by nobody.
     Uncovered,
-    /// To be looked up as soon as there is a source that may have the module.
+    /// To be looked up as soon as there is a source that may have the module, or has brought it.
     Wanted(Database),
     Pending(JoinHandle<Landed<LookedUp>>),
     Known(RecordHashes),
     /// Nobody could be asked, and by the settings it goes out all the same.
     Unreachable,
+}
+
+/// What is asked of a chain.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    module: &'a ModuleVersion,
+    artifact: Artifact,
+    chain: &'a Chain,
+    via: &'a str,
+}
+
+impl Record {
+    /// Begins to look it up, if that is wanted and has not begun yet.
+    fn look_up(&mut self, module: &ModuleVersion, chain: &Chain, via: &str) {
+        if let Self::Wanted(database) = self {
+            let (database, module, chain, via) =
+                (database.clone(), module.clone(), chain.clone(), via.to_owned());
+            *self =
+                Self::Pending(tokio::spawn(
+                    async move { database.lookup(&module, &chain, &via).await },
+                ));
+        }
+    }
 }
 
 impl Mirror {
@@ -112,16 +135,13 @@ impl Mirror {
         let mut walk = chain.walk();
         while let Some(step) = walk.next() {
             let header = settings.bound(settings.file_timeout, step.has_alternative);
-            if let Record::Wanted(database) = &record
-                && !matches!(step.source, Source::Off)
-            {
-                let (database, module, chain, via) =
-                    (database.clone(), module.clone(), chain.clone(), via.to_owned());
-                record = Record::Pending(tokio::spawn(async move {
-                    database.lookup(&module, &chain, &via).await
-                }));
+            // Whoever is behind an address has been told the name already. A repository is looked for first: what is
+            // nowhere is not told to the database, as by the go command.
+            if matches!(step.source, Source::Http(_) | Source::File(_)) {
+                record.look_up(module, &chain, via);
             }
-            let attempt = self.fetch_from(step.source, header, module, artifact, &mut record, via);
+            let asking = Asking { module, artifact, chain: &chain, via };
+            let attempt = self.fetch_from(step.source, header, asking, &mut record);
             match attempt.await {
                 Ok(arrived) => return Ok(arrived),
                 Err(Stop::All(error)) => return Err(error),
@@ -146,11 +166,10 @@ impl Mirror {
         &self,
         source: &Source,
         header: Duration,
-        module: &ModuleVersion,
-        artifact: Artifact,
+        asking: Asking<'_>,
         record: &mut Record,
-        via: &str,
     ) -> Result<Arrived, Stop> {
+        let Asking { module, artifact, chain, via } = asking;
         let settings = &self.inner.settings;
         let max_bytes = match artifact {
             Artifact::Info => settings.max_info_bytes,
@@ -176,6 +195,7 @@ impl Mirror {
         };
         // A source has it, whatever becomes of it here.
         self.inner.verdicts.forget(&Asked::Artifact(module.clone(), artifact));
+        record.look_up(module, chain, via);
         let state = match self.compare(source, module, artifact, h1, record).await {
             Ok(state) => state,
             Err(Stop::Source(failure)) => {
@@ -298,8 +318,7 @@ impl Mirror {
             Record::Exempt(pattern) => Ok(State::Exempt { pattern: pattern.clone() }),
             Record::Uncovered => Ok(State::Uncovered),
             Record::Unreachable => Ok(State::Unverified),
-            // A source that brings modules without having had the record looked up would be a mistake of ours; what it
-            // brought is not handed out for it.
+            // What came before its record was looked up is not handed out: a mistake of ours.
             Record::Pending(_) | Record::Wanted(_) => {
                 Err(Stop::All(Error::lost(&asked_artifact(module, artifact))))
             }
