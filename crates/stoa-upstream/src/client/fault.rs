@@ -43,7 +43,16 @@ pub(crate) fn of_send(
         }
         if let Some(error) = causes.find() {
             // A certificate does not become valid by asking again.
-            return unavailable(Stage::Tls, &of_tls(error));
+            let fault = unavailable(Stage::Tls, &of_tls(error));
+            let is_unknown = matches!(
+                error,
+                rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)
+            );
+            return if is_unknown {
+                fault.hint("name the host's authority in upstream.ca-files")
+            } else {
+                fault
+            };
         }
         return match causes.io() {
             // Nothing but a handshake reads anything before the connection counts as made.
@@ -52,7 +61,7 @@ pub(crate) fn of_send(
             }
             Some(_) => unavailable(Stage::Connect, &causes.words()).passing(),
             // An outgoing proxy has refused.
-            None => unavailable(Stage::Connect, &causes.words()),
+            None => unavailable(Stage::Connect, &format!("outgoing proxy: {}", causes.words())),
         };
     }
     if error.is_builder() {

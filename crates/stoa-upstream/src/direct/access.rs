@@ -24,6 +24,7 @@ use url::{Host, Url};
 use crate::credentials::Credentials;
 use crate::direct::access::remote::{Remote, over_ssh};
 use crate::direct::repositories::{RemoteAccess, Repositories};
+use crate::direct::words;
 use crate::discovery::{About, NotPublic, Pages, Rules, is_public};
 use crate::error::Error;
 use crate::failure::{Fault, Stage, span};
@@ -142,6 +143,10 @@ impl Access {
             let over_ssh = over_ssh(http, key);
             remote = Remote::parse(&self.repositories.address(&over_ssh).await?)?;
             env.address = Some(over_ssh);
+        }
+        if matches!(remote, Remote::Other { .. }) && !self.allow_protocol_is_set {
+            // git would say so itself, but only after its host was looked up here.
+            return Err(words::transport_not_allowed());
         }
         let own = self.own_settings(&remote).await?;
         if about.insecure && !self.allow_protocol_is_set {
@@ -267,7 +272,7 @@ impl Access {
     async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, Fault> {
         let unresolved = |error: &dyn std::fmt::Display| {
             let detail = format!("the name of {host} cannot be resolved: {error}");
-            Fault::new(ErrorClass::Unavailable, Stage::Dns, detail)
+            Fault::new(ErrorClass::Unavailable, Stage::Dns, detail).hint(words::LOOK_AT_DNS)
         };
         let name = host.parse().map_err(|error| unresolved(&error))?;
         let resolving = tokio::time::timeout(self.connect_timeout, self.resolver.resolve(name));
@@ -281,7 +286,8 @@ impl Access {
     async fn connect(&self, host: &str, port: u16, found: &[IpAddr]) -> Result<(), Fault> {
         let unreachable = |error: String| {
             let detail = format!("{host} cannot be reached at port {port}: {error}");
-            Fault::new(ErrorClass::Unavailable, Stage::Connect, detail).passing()
+            let fault = Fault::new(ErrorClass::Unavailable, Stage::Connect, detail);
+            fault.hint(words::LOOK_AT_NETWORK).passing()
         };
         let found: Vec<SocketAddr> =
             found.iter().map(|&address| SocketAddr::new(address, port)).collect();

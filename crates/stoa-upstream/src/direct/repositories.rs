@@ -348,9 +348,11 @@ impl Repository {
         let ended = match self.inner.git.run(run, &mut take).await {
             Ok(ended) => ended,
             Err(fault) => {
-                if fault.class == ErrorClass::Timeout {
-                    self.inner.hosts.is_silent(env.host.as_deref(), &fault);
+                if fault.class != ErrorClass::Timeout {
+                    return Err(fault.into());
                 }
+                let fault = fault.hint("ask again later; git.list-timeout can be longer");
+                self.inner.hosts.is_silent(env.host.as_deref(), &fault);
                 return Err(fault.into());
             }
         };

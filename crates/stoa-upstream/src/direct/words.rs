@@ -48,12 +48,18 @@ const NOT_SEEN: Says = Says(
     "look at the path, and at the server's credential for this host",
 );
 
-const UNRESOLVED: Says =
-    Says("the host's name cannot be resolved", "look at the server's dns, or at the module's path");
-const UNREACHABLE: Says = Says(
-    "the host cannot be reached",
-    "look at the server's network; an outgoing proxy is named by https_proxy",
+const TRANSPORT: Says = Says(
+    "this transport is not allowed",
+    "https and ssh are; http where GOINSECURE names the module; others by GIT_ALLOW_PROTOCOL",
 );
+
+/// What can be done about a name that cannot be resolved.
+pub(super) const LOOK_AT_DNS: &str = "look at the server's dns, or at the module's path";
+const UNRESOLVED: Says = Says("the host's name cannot be resolved", LOOK_AT_DNS);
+/// What can be done about a host that cannot be reached.
+pub(super) const LOOK_AT_NETWORK: &str =
+    "look at the server's network; an outgoing proxy is named by https_proxy";
+const UNREACHABLE: Says = Says("the host cannot be reached", LOOK_AT_NETWORK);
 const TOO_SLOW: Says =
     Says("the host is too slow", "ask again later; git.stall-timeout can be longer");
 
@@ -124,6 +130,12 @@ const TABLE: &[Meaning] = &[
         true,
     ),
     meaning(
+        &["certificate subject name", "no alternative certificate subject name"],
+        Unavailable,
+        Says("the host's certificate is for another name", "tell those who run that host"),
+        false,
+    ),
+    meaning(
         &[
             "ssl certificate problem",
             "server certificate verification failed",
@@ -131,8 +143,6 @@ const TABLE: &[Meaning] = &[
             "self-signed certificate",
             "self signed certificate",
             "unable to get local issuer certificate",
-            "certificate subject name",
-            "no alternative certificate subject name",
             "ssl: certificate",
             "error setting certificate",
         ],
@@ -151,14 +161,15 @@ const TABLE: &[Meaning] = &[
         Says("the tls connection failed", "ask again; something between may break connections off"),
         true,
     ),
+    meaning(&["transport '", "protocol '"], Denied, TRANSPORT, false),
     meaning(
-        &["transport '", "protocol '"],
-        Denied,
+        &["connect tunnel failed", "from proxy after connect", "proxy connect aborted"],
+        Unavailable,
         Says(
-            "this transport is not allowed",
-            "https and ssh are; http where GOINSECURE names the module; others by GIT_ALLOW_PROTOCOL",
+            "the outgoing proxy does not connect to the host",
+            "look at the module's path, and at what the proxy lets through",
         ),
-        false,
+        true,
     ),
     meaning(
         &["returned error: 429"],
@@ -296,7 +307,7 @@ pub(super) fn is_unreachable(words: &str) -> bool {
 }
 
 /// The fault that git's words about a remote tell of. What git says when a host refuses a credential that was sent with
-/// the first request is that it had nobody to ask for another.
+/// the first request is that it had nobody to ask for another, which would only mislead.
 pub(super) fn of_remote(words: &str, env: &RemoteEnv) -> Fault {
     let lower = words.to_ascii_lowercase();
     let asked =
@@ -313,9 +324,12 @@ pub(super) fn of_remote(words: &str, env: &RemoteEnv) -> Fault {
         }
         return fault;
     }
-    let mut fault = AUTHENTICATION.fault(Denied);
-    fault.text = own_words(words);
-    fault
+    AUTHENTICATION.fault(Denied)
+}
+
+/// What git would say of an address that it may not use.
+pub(super) fn transport_not_allowed() -> Fault {
+    TRANSPORT.fault(Denied)
 }
 
 /// The fault that git's words tell of.

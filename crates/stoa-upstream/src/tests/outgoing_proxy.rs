@@ -135,8 +135,8 @@ async fn a_proxy_that_refuses_the_tunnel() {
         let expected = format!("{expected} (through the proxy {})", proxy.addr());
         assert_eq!(short(&failure), format!("unavailable connect 1: {expected}"));
     };
-    check(407, "connect: proxy authorization required").await;
-    check(403, "connect: unsuccessful").await;
+    check(407, "connect: outgoing proxy: proxy authorization required").await;
+    check(403, "connect: outgoing proxy: unsuccessful").await;
     let proxy = Server::start(|_, _| reply(407, "", b"")).await;
     let client = Client::new(through(Some(proxy.url()), None, "")).unwrap();
     let failure = get(&client, "http://module.test").await.unwrap_err();

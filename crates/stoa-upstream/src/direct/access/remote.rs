@@ -36,6 +36,10 @@ impl Remote {
                 invalid(format!("git: not the address of a repository: {error}"))
             })?;
             let host = url.host_str().unwrap_or_default().to_owned();
+            if host.starts_with('-') {
+                // It would be an option of ssh.
+                return Err(invalid(format!("git: not the address of a repository: {host:?}")));
+            }
             return Ok(match scheme {
                 "https" | "http" => Self::Http(url),
                 "ssh" | "git+ssh" | "ssh+git" => {
@@ -122,6 +126,7 @@ mod tests {
         check("file:///srv/git/r", Remote::Local);
         check("git://git.ex.com/r", Remote::Other { host: "git.ex.com".into(), port: 9418 });
         assert!(Remote::parse("https://").is_err());
+        assert!(Remote::parse("ssh://-oProxyCommand=x/r").is_err());
     }
 
     #[test]
