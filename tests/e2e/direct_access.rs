@@ -3,13 +3,15 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use stoa_testkit::{Fault, Gate, SshServer, require_git, require_sshd};
 
 use crate::direct_world::{
     Corp, GIT, PASSWORD, Secrets, TOKEN, USER, is_well, known_to_git, processes, settings,
 };
-use crate::fixtures::bounded;
+use crate::fixtures::{BOUNDED, bounded};
 use crate::stoa::{Setup, Stoa};
 
 /// Where pages are for everybody, and repositories are not.
@@ -57,7 +59,7 @@ fn says(password: &str) -> String {
     format!("f() {{ echo username={USER}; echo password={password}; }}; f")
 }
 
-const REFUSED: &str = "authentication failed; look at the server's credential for this host";
+const REFUSED: &str = "git: authentication failed";
 const NOBODY: &str = "no such repository, or it needs a credential that the server does not have";
 
 const HTTPS: &[Case] = &[
@@ -77,6 +79,17 @@ const HTTPS: &[Case] = &[
     (
         "one token for the host of GOPRIVATE",
         |it| it.env("STOA_GOPRIVATE", GIT).env("STOA_GIT_TOKEN", TOKEN),
+        GIT,
+        200,
+        "",
+    ),
+    (
+        "the same in a file",
+        |it| {
+            let file = it.scratch().join("token");
+            fs_err::write(&file, format!("{TOKEN}\n")).unwrap();
+            it.env("STOA_GOPRIVATE", GIT).env("STOA_GIT_TOKEN_FILE", file.display())
+        },
         GIT,
         200,
         "",
@@ -211,7 +224,7 @@ fn instead(setup: Setup, ssh: &SshServer) -> Setup {
 }
 
 const KEY_REFUSED: &str = "authentication failed";
-const UNKNOWN_HOST: &str = "the ssh host key is not known; put it into the server's known_hosts";
+const UNKNOWN_HOST: &str = "the ssh host key is not known, or not the one that is known";
 
 const SSH: &[SshCase] = &[
     (
@@ -238,7 +251,7 @@ const SSH: &[SshCase] = &[
         },
         BY_HTTPS,
         403,
-        "the ssh key cannot be used; look at the server's key file and its permissions",
+        "the ssh key cannot be used",
     ),
     (
         "an unknown host key",
@@ -304,5 +317,69 @@ async fn keys_over_ssh() {
         let stoa = setup.start();
         ask(&stoa, &format!("{host}/lib"), status, words, &secrets).await;
         nothing_is_left(&setup, stoa, &secrets).await;
+    }
+}
+
+/// An agent with one key; it ends with this.
+struct Agent(Child);
+
+impl Agent {
+    fn start(socket: &Path, key: &Path) -> Self {
+        let mut command = Command::new("ssh-agent");
+        command.args(["-D", "-a"]).arg(socket).stdout(Stdio::null()).stderr(Stdio::null());
+        let agent = Self(command.spawn().unwrap());
+        let until = Instant::now() + BOUNDED;
+        while !socket.exists() {
+            assert!(Instant::now() < until, "there is no {}", socket.display());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let added = Command::new("ssh-add").arg(key).env("SSH_AUTH_SOCK", socket).output().unwrap();
+        assert!(added.status.success(), "{added:?}");
+        agent
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn an_agent_is_asked() {
+    if !require_sshd() {
+        return;
+    }
+    let corp = Corp::new();
+    let ssh = SshServer::start(&corp.remotes);
+    corp.import(BY_SSH, "lib", &ssh.host_url(BY_SSH, "lib"));
+    let setup = corp.setup();
+    // It knows the host, and no key.
+    let config = fs_err::read_to_string(ssh.config_file()).unwrap();
+    let kept = |line: &&str| !line.starts_with("Identit");
+    let config = config.lines().filter(kept).collect::<Vec<_>>().join("\n");
+    let file = setup.scratch().join("ssh_config");
+    fs_err::write(&file, config).unwrap();
+    let setup = setup.env("GIT_SSH_COMMAND", format!("ssh -F {}", file.display()));
+    let socket = setup.scratch().join("agent");
+    for (key, status, words) in
+        [(ssh.key_file(), 200, ""), (ssh.other_key_file(), 403, KEY_REFUSED)]
+    {
+        let agent = Agent::start(&socket, &key);
+        let setup = setup.clone().env("SSH_AUTH_SOCK", socket.display());
+        let stoa = setup.start();
+        let reply = bounded(stoa.get(&format!("{BY_SSH}/lib/@v/v1.0.0.zip"))).await;
+        if status == 200 {
+            reply.ok();
+        } else {
+            reply.refused(status, words);
+        }
+        is_well(&setup, &stoa).await;
+        drop(agent);
+        // What was fetched must not answer for the other.
+        drop(stoa);
+        fs_err::remove_dir_all(setup.data_dir()).unwrap();
+        _ = fs_err::remove_file(&socket);
     }
 }

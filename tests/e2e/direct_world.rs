@@ -47,6 +47,18 @@ impl Corp {
         self.internet.host(host).page(path, answer)
     }
 
+    /// A server, and a host that has nothing.
+    pub fn setup_with(&self, host: &str) -> Setup {
+        self.internet.host(host);
+        self.setup()
+    }
+
+    /// A server, and the module `HOST/lib` for everybody.
+    pub fn serving(&self) -> Setup {
+        self.host(GIT, "lib", "lib");
+        self.setup()
+    }
+
     /// A server that goes out there only, and for which all hosts of the company are named.
     pub fn setup(&self) -> Setup {
         self.setup_without(&[])
@@ -123,6 +135,28 @@ pub async fn is_well(setup: &Setup, stoa: &Stoa) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     stoa.get("healthz").await.ok();
+}
+
+/// What a command of theirs would leave.
+fn traces(directory: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs_err::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.to_string_lossy().contains("pwned") {
+            found.push(path.display().to_string());
+        }
+        if path.is_dir() && !path.is_symlink() {
+            found.extend(traces(&path));
+        }
+    }
+    found
+}
+
+/// Nothing of theirs was run, nothing is left, and the server is well.
+pub async fn is_unharmed(corp: &Corp, setup: &Setup, stoa: &Stoa) {
+    is_well(setup, stoa).await;
+    assert_eq!(traces(setup.scratch()), Vec::<String>::new());
+    assert_eq!(traces(&corp.remotes.path("")), Vec::<String>::new());
 }
 
 /// Every way in which a secret could stand in a text: as it is, and in base64 of whatever it is a part of.
