@@ -1,7 +1,9 @@
 //! Where a module is said to be: pages and what they may claim, repositories that have moved, and the addresses that
 //! nobody outside may have asked.
 
-use stoa_testkit::{Answer, FakeUpstream, Fault, Modules, SshServer, require_git, require_sshd};
+use stoa_testkit::{
+    Answer, Certificate, FakeUpstream, Fault, Modules, SshServer, require_git, require_sshd,
+};
 
 use crate::direct_net::{CORP, Net};
 use crate::fixtures::{Reply, bounded, brief};
@@ -264,6 +266,14 @@ async fn goinsecure() {
     let insecure = direct(&net).env("STOA_GOINSECURE", "old.public.example").start();
     check("insecure", &latest(&insecure, "old.public.example/lib").await, 200, "v1.0.0");
     insecure.get("old.public.example/lib/@v/v1.0.0.zip").await.ok();
+    // A page may show any certificate.
+    let odd = net.internet.host("odd.public.example").certificate(Certificate::SelfSigned);
+    odd.page("/lib", page(&["odd.public.example/lib git http://old.public.example/r/lib"]));
+    let both = "odd.public.example,old.public.example";
+    let secure = direct(&net).env("STOA_GOINSECURE", "old.public.example").start();
+    check("odd", &latest(&secure, "odd.public.example/lib").await, 502, "certificate");
+    let insecure = direct(&net).env("STOA_GOINSECURE", both).start();
+    check("odd, insecure", &latest(&insecure, "odd.public.example/lib").await, 200, "v1.0.0");
     check("by suffix", &latest(&insecure, "old.public.example/r/lib.git").await, 200, "v1.0.0");
 }
 

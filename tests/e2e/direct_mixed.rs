@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use stoa_module::H1;
-use stoa_testkit::{Fault, Gate, Go, Modules, Reach, require_git, require_go};
+use stoa_testkit::{Answer, Fault, Gate, Go, Modules, Reach, require_git, require_go};
 
 use crate::direct_net::{CORP, Net, PROXY, SUMDB, module_files};
 use crate::fixtures::bounded;
@@ -42,7 +42,7 @@ fn code(package: &str, says: &str) -> String {
 }
 
 /// Private modules: `one` by a path with `.git`, with another in a directory of it; `two` by a page, with a second major
-/// version.
+/// version; `four` by a page that names a directory, too.
 fn company() -> Net {
     let net = Net::new();
     let (one, deeper) = (code("one", "one"), code("er", "deeper"));
@@ -76,6 +76,24 @@ fn company() -> Net {
         ],
     );
     net.host(CORP);
+    let four = code("four", "four");
+    net.repository(
+        "four",
+        &[
+            ("v0.9.0", &[("go.mod", "module example.org/another\n")]),
+            (
+                "",
+                &[
+                    ("go/mod/go.mod", "module go.corp.example.com/four\n"),
+                    ("go/mod/four.go", &four),
+                ],
+            ),
+            ("go/mod/v0.1.0", &[]),
+        ],
+    );
+    let content = format!("go.corp.example.com/four git https://{CORP}/r/four go/mod");
+    let page = format!("<meta name=\"go-import\" content=\"{content}\">");
+    net.internet.host(VANITY).page("/four", Answer::new(200, "text/html", page));
     net.internet.host(VANITY).go_import("two", "git", &format!("https://{CORP}/r/two"));
     net
 }
@@ -140,6 +158,12 @@ async fn one_proxy_for_public_and_private_modules() {
     fresh.ok(["mod", "tidy"]).await;
     assert_eq!(fresh.ok(["run", "."]).await, PRINTS);
     assert_eq!((fresh.read("go.mod"), fresh.read("go.sum")), (go_mod, go_sum));
+    let one = "git.corp.example.com/r/one.git";
+    // What is stored, and nothing that could not be had.
+    let list = fresh.ok(["list", "-m", "-versions", one]).await;
+    assert_eq!(list, format!("{one} v1.0.0\n"));
+    let missing = fresh.fails(["get", &format!("{one}@v1.1.0-rc.1")]).await;
+    assert!(missing.contains("offline, not stored"), "{missing}");
     assert_eq!(net.internet.hosts_asked(), Vec::<String>::new());
 }
 
@@ -153,17 +177,19 @@ async fn versions_and_queries_are_the_go_commands() {
     let go = client(&net, &stoa).project("-- go.mod --\nmodule example.org/app\n");
     let alone = net.direct().env("GOPRIVATE", "*.corp.example.com");
     let alone = alone.project("-- go.mod --\nmodule example.org/app\n");
-    for module in [
+    let args = [
+        "list",
+        "-m",
+        "-versions",
         "git.corp.example.com/r/one.git",
         "git.corp.example.com/r/one.git/deep/er",
         "go.corp.example.com/two",
         "go.corp.example.com/two/v2",
-    ] {
-        let args = ["list", "-m", "-versions", "-retracted", module];
-        let list = go.ok(args).await;
-        assert_eq!(list, alone.ok(args).await);
-        assert!(list.contains(" v"), "{list}");
-    }
+        "go.corp.example.com/four",
+    ];
+    let lists = go.ok(args).await;
+    assert_eq!(lists, alone.ok(args).await);
+    assert_eq!(lists.matches(" v").count(), 6, "{lists}");
     let hash = |rev: &str| net.remotes.git("one", &["rev-parse", rev]).trim().to_owned();
     let (head, first) = (hash("main"), hash("v1.0.0"));
     let queries = [
@@ -180,6 +206,8 @@ async fn versions_and_queries_are_the_go_commands() {
         "go.corp.example.com/two@main".to_owned(),
         "go.corp.example.com/two/v2@latest".to_owned(),
         "go.corp.example.com/two@upgrade".to_owned(),
+        "go.corp.example.com/four@latest".to_owned(),
+        "go.corp.example.com/four@main".to_owned(),
         // There is no such thing.
         "git.corp.example.com/r/one.git@nobranch".to_owned(),
         "git.corp.example.com/r/one.git@v9.9.9".to_owned(),
@@ -187,13 +215,19 @@ async fn versions_and_queries_are_the_go_commands() {
         "go.corp.example.com/two/v3@latest".to_owned(),
         "go.corp.example.com/none@latest".to_owned(),
     ];
-    for query in &queries {
-        let args = ["list", "-m", query];
-        let (got, expected) = (go.run(args).await, alone.run(args).await);
-        assert_eq!(got.stdout, expected.stdout, "{query}: {got}{expected}");
-        assert_eq!(got.status.success(), expected.status.success(), "{query}: {got}{expected}");
-    }
-    for query in [0, 1, 4, 9, 11].map(|n| &queries[n]) {
+    let shown = "{{.Path}}@{{.Query}} {{.Version}} {{.Time}}{{with .Error}} is an error{{end}}";
+    let args: Vec<&str> = ["list", "-m", "-e", "-f", shown]
+        .into_iter()
+        .chain(queries.iter().map(String::as_str))
+        .collect();
+    let (got, expected) = (go.ok(&args).await, alone.ok(&args).await);
+    assert_eq!(got, expected);
+    assert_eq!(
+        (got.lines().count(), got.matches("is an error").count()),
+        (queries.len(), 6),
+        "{got}"
+    );
+    for query in [0, 1, 4, 9, 11, 13].map(|n| &queries[n]) {
         go.ok(["get", query]).await;
         alone.ok(["get", query]).await;
         let both = |file: &str| (go.read(file), alone.read(file));
