@@ -70,7 +70,9 @@ impl Patterns {
         let first = |glob: &String| {
             // A class may hold a slash, but no host does.
             let first = glob.split('/').next().unwrap_or_default();
-            path_match(first, host) == Ok(true)
+            // `*/team` names modules, and no host.
+            first.contains(|c: char| c.is_ascii_alphanumeric())
+                && path_match(first, host) == Ok(true)
         };
         self.globs.iter().any(first)
     }

@@ -9,7 +9,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bytes::Bytes;
 use fs_err::tokio::File;
 use reqwest::dns::Resolve;
-use stoa_module::{ErrorClass, ModulePath, Request, Sha256};
+use stoa_module::{Artifact, ErrorClass, ModulePath, Request, Sha256};
 
 use crate::breaker::{BreakerStatus, Circuits, HostCounters, Use};
 use crate::client::body::{Counted, FileSink, MemorySink, Sink};
@@ -260,6 +260,7 @@ impl Client {
             return self.fetch_target(question, &target, bounds, sink).await;
         };
         let request = request(question.path).map_err(|fault| fault.at(source, 0))?;
+        let is_zip = matches!(request, Request::Artifact { artifact: Artifact::Zip, .. });
         let origin = match request.path() {
             Some(path) => direct.origin(path).await,
             None => Err(impossible()),
@@ -272,7 +273,15 @@ impl Client {
             Origin::Proxy(proxy) => {
                 let question = Question { source: &proxy, ..*question };
                 let target = self.target(&question).map_err(|fault| fault.at(source, 0))?;
-                self.fetch_target(&question, &target, bounds, sink).await
+                let fetching = self.fetch_target(&question, &target, bounds, sink);
+                if is_zip {
+                    return fetching.await;
+                }
+                let whole = bounds.header * 2;
+                tokio::time::timeout(whole, fetching).await.unwrap_or_else(|_| {
+                    let detail = format!("timeout after {}", span(whole));
+                    Err(Failure::new(ErrorClass::Timeout, Stage::Body, &proxy, detail))
+                })
             }
         }
     }

@@ -44,12 +44,21 @@ impl Credentials {
     /// The `Authorization` for an address on the host of `base`. Never to be asked for an address that a redirect to
     /// another host led to: an upstream must not be able to spend our credentials elsewhere.
     pub(crate) async fn find(&self, base: &Base, url: &Url) -> Option<HeaderValue> {
-        header(&self.secret(base, url).await?)
+        if let Some(secret) = base.secret() {
+            return header(secret);
+        }
+        header(&self.configured(url).await?)
     }
 
     /// [`Credentials::find`] for a host of repositories: those take a token as a password, and mostly in no other way.
     pub(crate) async fn find_for_git(&self, base: &Base, url: &Url) -> Option<HeaderValue> {
-        match self.secret(base, url).await? {
+        // A name alone is whom git's own credential helper is asked about.
+        let own = base.secret().filter(|secret| secret.is_whole()).cloned();
+        let secret = match own {
+            Some(secret) => secret,
+            None => self.configured(url).await?,
+        };
+        match secret {
             Secret::Bearer(password) => {
                 header(&Secret::Basic { username: TOKEN_USER.to_owned(), password })
             }
@@ -57,10 +66,7 @@ impl Credentials {
         }
     }
 
-    async fn secret(&self, base: &Base, url: &Url) -> Option<Secret> {
-        if let Some(secret) = base.secret() {
-            return Some(secret.clone());
-        }
+    async fn configured(&self, url: &Url) -> Option<Secret> {
         let named = self.settings.iter().filter(|credential| covers(&credential.prefix, url));
         if let Some(credential) = named.max_by_key(|credential| path(&credential.prefix).len()) {
             return Some(credential.secret.clone());
@@ -72,6 +78,14 @@ impl Credentials {
 fn covers(prefix: &Url, url: &Url) -> bool {
     if !same_origin(prefix, url) {
         return false;
+    }
+    // What leads up again, or what some take for a slash and some do not, may be somebody else's.
+    let raw = url.path().to_ascii_lowercase();
+    if path(url).split('/').any(|element| element == "..")
+        || raw.contains("%2f")
+        || raw.contains("%5c")
+    {
+        return path(prefix).is_empty();
     }
     match path(url).strip_prefix(&path(prefix)) {
         Some(rest) => rest.is_empty() || rest.starts_with('/'),

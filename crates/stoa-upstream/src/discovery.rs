@@ -19,7 +19,7 @@ use crate::discovery::hosts::Known;
 use crate::discovery::meta::{GoImport, NoImport};
 use crate::failure::{Fault, Stage};
 
-pub(crate) use crate::discovery::address::{NotPublic, is_public};
+pub(crate) use crate::discovery::address::{NotPublic, is_public, names_one_host};
 pub use crate::discovery::govcs::{GoVcs, InvalidGoVcs};
 pub(crate) use crate::discovery::guard::{About, Guard};
 pub(crate) use crate::discovery::pages::{Page, Pages};
@@ -59,7 +59,7 @@ pub struct Rules {
     pub gonosumdb: Patterns,
     pub goinsecure: Patterns,
     pub govcs: GoVcs,
-    /// Patterns of routes: their hosts were named by a person, too.
+    /// Patterns of routes that lead to `direct`: their hosts were named by a person, too.
     pub routed: Vec<Patterns>,
 }
 
@@ -81,7 +81,14 @@ impl Rules {
     }
 
     pub(crate) fn about(&self, path: &ModulePath) -> About {
-        About { is_private: self.is_private(path), insecure: self.goinsecure.matches(path) }
+        let is_named = self.is_private(path)
+            || self.gonosumdb.matches(path)
+            || self.routed.iter().any(|patterns| patterns.matches(path));
+        About {
+            is_private: self.is_private(path),
+            is_named,
+            insecure: self.goinsecure.matches(path),
+        }
     }
 
     fn allow(&self, root: &str, system: &str) -> Result<(), Fault> {
@@ -166,6 +173,9 @@ async fn dynamic(
     {
         return Err(not_found(format!("{}: invalid subdirectory {subdir:?}", page.url)));
     }
+    if !names_one_host(&url) {
+        return Err(not_found(format!("{}: invalid address {url:?}", page.url)));
+    }
     let address = Url::parse(&url)
         .map_err(|error| not_found(format!("{}: invalid address {url:?}: {error}", page.url)))?;
     if address.scheme() == "file" {
@@ -220,7 +230,11 @@ fn choose<'e>(
         let detail = match none {
             NoImport::Several => format!("{}: several go-imports match {path}", page.url),
             NoImport::NoMatch(others) => {
-                format!("{}: no go-import for {path}, only for {}", page.url, others.join(", "))
+                format!(
+                    "{}: no go-import for {path}, only for {}",
+                    page.url,
+                    others[..others.len().min(3)].join(", ")
+                )
             }
         };
         Fault::new(ErrorClass::NotFound, Stage::Http, detail)

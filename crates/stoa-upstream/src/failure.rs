@@ -94,6 +94,9 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// Bytes; longer details are cut.
+const MAX_DETAIL: usize = 1024;
+
 /// What went wrong in one try.
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
@@ -116,10 +119,17 @@ pub(crate) struct Fault {
 
 impl Fault {
     pub(crate) fn new(class: ErrorClass, stage: Stage, detail: impl Into<String>) -> Self {
+        let mut detail = detail.into();
+        // It is remembered and logged, and what others send may be in it.
+        if detail.len() > MAX_DETAIL {
+            let cut = (0..=MAX_DETAIL).rev().find(|&at| detail.is_char_boundary(at));
+            detail.truncate(cut.unwrap_or(0));
+            detail.push('…');
+        }
         Self {
             class,
             stage,
-            detail: detail.into(),
+            detail,
             text: None,
             retry_after: None,
             passing: false,

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use crate::direct::GitSettings;
@@ -145,6 +145,16 @@ pub struct SshKey {
 pub enum Secret {
     Basic { username: String, password: SecretString },
     Bearer(SecretString),
+}
+
+impl Secret {
+    /// Not a user's name alone, of which somebody else knows the password.
+    pub(crate) fn is_whole(&self) -> bool {
+        match self {
+            Self::Basic { password, .. } => !password.expose_secret().is_empty(),
+            Self::Bearer(_) => true,
+        }
+    }
 }
 
 /// The netrc file the go command would read: `$NETRC`, else `.netrc` in `$HOME`.

@@ -157,7 +157,12 @@ impl Http {
             return Err(Fault::new(ErrorClass::Unavailable, Stage::Tls, detail));
         }
         let sending = async {
-            if is_home && let Some(secret) = self.credentials.find(base, url).await {
+            // A proxy that a module's host has named gets what is meant for it if the module is one of ours.
+            let is_meant = base.guard().is_none_or(|about| about.is_named);
+            if is_home
+                && is_meant
+                && let Some(secret) = self.credentials.find(base, url).await
+            {
                 headers.insert(AUTHORIZATION, secret);
             }
             client.get(url.clone()).headers(headers).send().await

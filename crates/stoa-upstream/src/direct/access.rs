@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use reqwest::dns::Resolve;
 use stoa_module::ErrorClass;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use url::{Host, Url};
 
 use crate::credentials::Credentials;
@@ -30,7 +31,7 @@ use crate::error::Error;
 use crate::failure::{Fault, Stage, span};
 use crate::proxy::Proxies;
 use crate::settings::{Settings, SshKey};
-use crate::source::Base;
+use crate::source::{Base, without_credentials};
 
 /// How long git is sent where a redirect led, before it is asked again at the address that the module's host names.
 const REDIRECT_TTL: Duration = Duration::from_mins(10);
@@ -39,7 +40,11 @@ const REDIRECTS: usize = 10_000;
 /// What git asks first of a repository over http.
 const FIRST_QUESTION: &str = "/info/refs?service=git-upload-pack";
 
-const SSH: &str = "ssh -oBatchMode=yes -oControlMaster=no -oConnectTimeout=10";
+/// Before the next address of a host is tried, too, as happy eyeballs do.
+const HEAD_START: Duration = Duration::from_millis(250);
+
+const SSH: &str = "ssh -oBatchMode=yes -oControlMaster=no -oConnectTimeout=10 -oForwardAgent=no \
+                   -oClearAllForwardings=yes";
 
 /// Environment variables and `-c` options of one remote operation.
 #[derive(Clone, Default)]
@@ -52,17 +57,20 @@ pub(crate) struct RemoteEnv {
     pub(crate) address: Option<String>,
     /// `host:port`, where it is one host's and no directory.
     pub(crate) host: Option<String>,
+    /// A person has named the module.
+    pub(crate) is_named: bool,
 }
 
 impl std::fmt::Debug for RemoteEnv {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names: Vec<_> = self.envs.iter().map(|(name, _)| name).collect();
-        let Self { options, address, host, .. } = self;
+        let Self { options, address, host, is_named, .. } = self;
         f.debug_struct("RemoteEnv")
             .field("envs", &names)
             .field("options", options)
             .field("address", address)
             .field("host", host)
+            .field("is_named", is_named)
             .finish()
     }
 }
@@ -82,6 +90,7 @@ pub(crate) struct Access {
     /// Variables of the server that the decision depends on.
     allow_protocol_is_set: bool,
     ssh_command_is_set: bool,
+    all_proxy_is_set: bool,
     config_count: usize,
     redirects: Mutex<HashMap<String, (Instant, String)>>,
 }
@@ -129,16 +138,19 @@ impl Access {
             authorities,
             allow_protocol_is_set: set("GIT_ALLOW_PROTOCOL").is_some(),
             ssh_command_is_set: set("GIT_SSH_COMMAND").or_else(|| set("GIT_SSH")).is_some(),
+            all_proxy_is_set: set("all_proxy").or_else(|| set("ALL_PROXY")).is_some(),
             config_count: count.unwrap_or(0),
             redirects: Mutex::default(),
         })
     }
 
     async fn prepare(&self, url: &str, about: About) -> Result<RemoteEnv, Fault> {
-        let mut env = RemoteEnv { address: self.redirect(url), ..RemoteEnv::default() };
+        let is_named = about.is_named;
+        let mut env = RemoteEnv { address: self.redirect(url), is_named, ..RemoteEnv::default() };
         let asked = env.address.as_deref().unwrap_or(url);
         let mut remote = Remote::parse(&self.repositories.address(asked).await?)?;
-        let key = remote.ssh_key(&self.ssh_keys);
+        let keys = if is_named { &self.ssh_keys[..] } else { &[] };
+        let key = remote.ssh_key(keys);
         if let (Remote::Http(http), Some(key)) = (&remote, key) {
             let over_ssh = over_ssh(http, key);
             remote = Remote::parse(&self.repositories.address(&over_ssh).await?)?;
@@ -148,6 +160,8 @@ impl Access {
             // git would say so itself, but only after its host was looked up here.
             return Err(words::transport_not_allowed());
         }
+        env.host = remote.host().map(|(host, port)| format!("{host}:{port}"));
+        self.repositories.hosts().refuse(env.host.as_deref())?;
         let own = self.own_settings(&remote).await?;
         if about.insecure && !self.allow_protocol_is_set {
             env.envs.push(("GIT_ALLOW_PROTOCOL".into(), "https:ssh:http".into()));
@@ -162,12 +176,16 @@ impl Access {
             }
             Remote::Local | Remote::Other { .. } => {}
         }
-        env.host = remote.host().map(|(host, port)| format!("{host}:{port}"));
-        let addresses = self.filter(&remote, &own, &mut env.options).await?;
+        let is_ours =
+            is_named && remote.host().is_some_and(|(host, _)| self.rules.names_host(host));
+        self.agree_on_proxy(&remote, is_ours, &own, &mut env);
+        let addresses = self.filter(&remote, is_ours, &own, &mut env.options).await?;
         if let (Remote::Http(_), Some((host, port)), false) =
             (&remote, remote.host(), addresses.is_empty())
+            && let Err(fault) = self.connect(host, port, &addresses).await
         {
-            self.connect(host, port, &addresses).await?;
+            self.repositories.hosts().is_silent(env.host.as_deref(), &fault);
+            return Err(fault);
         }
         Ok(env)
     }
@@ -175,6 +193,7 @@ impl Access {
     async fn own_settings(&self, remote: &Remote) -> Result<OwnSettings, Fault> {
         Ok(match remote {
             Remote::Http(url) => {
+                let url = without_credentials(url);
                 let asked = ["--get-urlmatch", "http", url.as_str()];
                 let text = self.repositories.configured(&asked).await?;
                 let has = |name: &str| {
@@ -205,6 +224,7 @@ impl Access {
             env.options.push(format!("http.sslCAInfo={}", authorities.display()));
         }
         if let Ok(base) = Base::new(url)
+            && env.is_named
             && let Some(secret) = self.credentials.find_for_git(&base, url).await
             && let Ok(secret) = secret.to_str()
         {
@@ -221,33 +241,30 @@ impl Access {
         }
     }
 
-    /// The address filter. A host that no setting names must be a public one, and stays the one that was looked at.
+    /// The address filter. A host that is not `is_ours` must be a public one, and stays the one that was looked at.
     /// Answers where it is, if git connects to it directly and by this very name.
     async fn filter(
         &self,
         remote: &Remote,
+        is_ours: bool,
         own: &OwnSettings,
         options: &mut Vec<String>,
     ) -> Result<Vec<IpAddr>, Fault> {
         let Some((host, port)) = remote.host() else { return Ok(Vec::new()) };
-        let is_named = self.rules.names_host(host);
-        let through_proxy = match remote {
-            Remote::Http(url) => own.has_proxy || self.proxies.find(url).is_some(),
-            _ => false,
-        };
+        let through_proxy = self.goes_through_proxy(remote, own);
         let denied = |address| Err(NotPublic(address).fault().at_host(host));
         let literal = match Host::parse(host) {
             Ok(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
             Ok(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
             _ => host.trim_matches(['[', ']']).parse().ok(),
         };
-        if let Some(address) = literal.filter(|&address| !is_named && !is_public(address)) {
+        if let Some(address) = literal.filter(|&address| !is_ours && !is_public(address)) {
             return denied(address);
         }
         // A proxy looks names up itself, and this network may well be unable to. What ssh calls a host may be a name of
         // its own configuration.
         let is_http = matches!(remote, Remote::Http(_));
-        if through_proxy || (is_named && !is_http) {
+        if through_proxy || (is_ours && !is_http) {
             return Ok(Vec::new());
         }
         let found = match literal {
@@ -255,10 +272,10 @@ impl Access {
             None => self.resolve(host).await?,
         };
         // One address of its own network among public ones is a trick, or a host that should have been named.
-        if let Some(&address) = found.iter().find(|&&address| !is_named && !is_public(address)) {
+        if let Some(&address) = found.iter().find(|&&address| !is_ours && !is_public(address)) {
             return denied(address);
         }
-        if is_http && !is_named && literal.is_none() {
+        if is_http && !is_ours && literal.is_none() {
             let text = |address: &IpAddr| match address {
                 IpAddr::V4(address) => address.to_string(),
                 IpAddr::V6(address) => format!("[{address}]"),
@@ -267,6 +284,36 @@ impl Access {
             options.push(format!("http.curloptResolve={host}:{port}:{}", found.join(",")));
         }
         Ok(found)
+    }
+
+    fn goes_through_proxy(&self, remote: &Remote, own: &OwnSettings) -> bool {
+        let Remote::Http(url) = remote else { return false };
+        own.has_proxy || self.all_proxy_is_set || self.proxies.find(url).is_some()
+    }
+
+    /// What the filter takes for the way of the request must be git's, whichever variables it reads first.
+    fn agree_on_proxy(
+        &self,
+        remote: &Remote,
+        is_ours: bool,
+        own: &OwnSettings,
+        env: &mut RemoteEnv,
+    ) {
+        let Remote::Http(url) = remote else { return };
+        let mut set = |names: [&str; 2], value: &str| {
+            env.envs.extend(names.map(|name| (name.into(), value.into())));
+        };
+        let no_proxy = ["no_proxy", "NO_PROXY"];
+        match self.proxies.find(url) {
+            Some(proxy) => {
+                set(["http_proxy", "https_proxy"], proxy.as_str());
+                set(no_proxy, "");
+            }
+            None if !self.goes_through_proxy(remote, own) => set(no_proxy, "*"),
+            // By git's own settings. A host of ours may be excepted from them.
+            None if !is_ours => set(no_proxy, ""),
+            None => {}
+        }
     }
 
     async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, Fault> {
@@ -287,12 +334,11 @@ impl Access {
         let unreachable = |error: String| {
             let detail = format!("{host} cannot be reached at port {port}: {error}");
             let fault = Fault::new(ErrorClass::Unavailable, Stage::Connect, detail);
-            fault.hint(words::LOOK_AT_NETWORK).passing()
+            fault.hint(words::LOOK_AT_NETWORK)
         };
-        let found: Vec<SocketAddr> =
-            found.iter().map(|&address| SocketAddr::new(address, port)).collect();
-        match tokio::time::timeout(self.connect_timeout, TcpStream::connect(&found[..])).await {
-            Ok(Ok(_)) => Ok(()),
+        let connecting = tokio::time::timeout(self.connect_timeout, any_of(found, port)).await;
+        match connecting {
+            Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(unreachable(error.to_string())),
             Err(_) => Err(unreachable(format!("timeout after {}", span(self.connect_timeout)))),
         }
@@ -321,6 +367,27 @@ impl Access {
         redirects.insert(url.to_owned(), (Instant::now(), to.to_owned()));
         Ok(())
     }
+}
+
+/// Connects to the first of the addresses that takes a connection. Each is tried a moment after the one before it: a
+/// network may swallow what goes to one kind of address.
+async fn any_of(addresses: &[IpAddr], port: u16) -> std::io::Result<()> {
+    let mut tries = JoinSet::new();
+    for (place, &address) in (0_u32..).zip(addresses) {
+        tries.spawn(async move {
+            tokio::time::sleep(HEAD_START * place).await;
+            TcpStream::connect(SocketAddr::new(address, port)).await.map(drop)
+        });
+    }
+    let mut last = std::io::ErrorKind::AddrNotAvailable.into();
+    while let Some(tried) = tries.join_next().await {
+        match tried {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => last = error,
+            Err(error) => last = std::io::Error::other(error),
+        }
+    }
+    Err(last)
 }
 
 /// The command for ssh, unless the user has one of their own and the settings have no key.

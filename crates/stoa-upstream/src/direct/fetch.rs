@@ -22,6 +22,8 @@ use crate::failure::{Fault, Stage, span};
 
 /// How long the first of several requests waits for the others, which come from the same answer of `ls-remote`.
 const GATHER: Duration = Duration::from_millis(5);
+/// The same before a clone, which takes so long that nobody notices: on a busy machine they come one after the other.
+const GATHER_COLD: Duration = Duration::from_millis(30);
 /// How often a lock that another process holds is tried again.
 const RETRY_LOCK: Duration = Duration::from_millis(50);
 /// Where HEAD is kept, if no branch has its commit.
@@ -229,7 +231,7 @@ impl Repository {
         let mut writer = self.remote.writer.lock().await;
         let held = self.hold().await?;
         let env = self.prepare().await?;
-        let _place = self.inner.hosts.place(env.host.as_deref()).await?;
+        let _place = self.inner.hosts.place(&env).await?;
         let mut work = Work { repository: self, env: &env, held: &held, writer: &mut writer };
         let mut outcome = work.perform(batch).await;
         if let Err(Trouble::Broken(fault)) = &outcome {
@@ -257,7 +259,8 @@ struct Driver {
 impl Driver {
     async fn drive(mut self) {
         loop {
-            tokio::time::sleep(GATHER).await;
+            let is_cold = !self.repository.is_there();
+            tokio::time::sleep(if is_cold { GATHER_COLD } else { GATHER }).await;
             let batch = {
                 let mut queue = lock(&self.repository.remote.queue);
                 let batch = queue.next.take();

@@ -165,6 +165,10 @@ impl Repositories {
         Ok(Repository { inner: self.inner.clone(), remote, access })
     }
 
+    pub(super) fn hosts(&self) -> &Hosts {
+        &self.inner.hosts
+    }
+
     /// Where all of them are.
     pub(super) fn directory(&self) -> &Path {
         &self.inner.directory
@@ -333,7 +337,7 @@ impl Repository {
     async fn try_list(&self) -> Result<Refs, Unlisted> {
         let settings = &self.inner.settings;
         let env = self.access.prepare(self.url()).await?;
-        let _place = self.inner.hosts.place(env.host.as_deref()).await?;
+        let _place = self.inner.hosts.place(&env).await?;
         let run = Run::remote(None, &env, settings).within(settings.list_timeout).args([
             "ls-remote",
             "-q",

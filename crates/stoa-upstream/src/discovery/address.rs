@@ -22,6 +22,22 @@ impl NotPublic {
     }
 }
 
+/// Whether everybody reads the same host in the address of a repository. git, curl, ssh and we have parsers of our own,
+/// and where they differ the address filter would look at another host than git speaks to: a backslash, which is a slash
+/// to browsers, a second `@`, a host with escapes.
+pub(crate) fn names_one_host(address: &str) -> bool {
+    let Some((scheme, rest)) = address.split_once("://") else { return false };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
+    let is_scheme = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
+    !address.contains(|c: char| c == '\\' || c.is_whitespace() || c.is_control())
+        && authority.matches('@').count() <= 1
+        && scheme.bytes().all(is_scheme)
+        && host.bytes().all(is_plain)
+        && !host.starts_with('-')
+}
+
 /// Whether the address is one of the public internet: not of this machine, this link, a private network, a cloud's
 /// metadata service, or a range that is set apart (IANA's special-purpose registries).
 pub(crate) fn is_public(address: IpAddr) -> bool {
@@ -37,6 +53,8 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         (a, b, c),
         (0 | 10 | 127 | 224..=255, _, _)
             | (100, 64..=127, _)
+            // Azure's platform, which every machine there reaches.
+            | (168, 63, 129)
             | (169, 254, _)
             | (172, 16..=31, _)
             | (192, 0, 0 | 2)
@@ -111,6 +129,7 @@ mod tests {
             "172.32.0.1",
             "100.63.0.1",
             "100.128.0.1",
+            "168.63.128.16",
             "169.253.1.1",
             "192.0.1.1",
             "192.167.0.1",
@@ -135,6 +154,7 @@ mod tests {
             "100.127.255.255",
             "127.0.0.1",
             "127.255.255.254",
+            "168.63.129.16",
             "169.254.169.254",
             "172.16.0.1",
             "172.31.255.255",
@@ -169,6 +189,35 @@ mod tests {
             "5f00::1",
         ] {
             check(other, false);
+        }
+    }
+
+    #[test]
+    fn addresses_that_all_read_alike() {
+        for address in [
+            "https://git.ex.com/r",
+            "https://me@git.ex.com:8443/a@b/r?x=1#y",
+            "ssh://git@[2001:db8::1]:22/r",
+            "git+ssh://git.ex.com/r",
+            "http://127.0.0.1:80/r",
+            "file:///srv/git/r",
+        ] {
+            assert!(names_one_host(address), "{address}");
+        }
+        for address in [
+            r"https://evil.com\@127.0.0.1:8099/x",
+            r"https://evil.com/\@127.0.0.1/x",
+            "https://a@evil.com@127.0.0.1/x",
+            "ssh://127.0.0.1%2fx.evil.com/r",
+            "ssh://-oProxyCommand=x/r",
+            "ssh://-x/r",
+            "https://evil.com\t@127.0.0.1/x",
+            "https://ev\u{ff49}l.com/x",
+            "ext::sh://x/y",
+            "git.ex.com:r",
+            "",
+        ] {
+            assert!(!names_one_host(address), "{address}");
         }
     }
 

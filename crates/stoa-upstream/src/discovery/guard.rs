@@ -19,6 +19,10 @@ use crate::proxy::Proxies;
 pub(crate) struct About {
     /// A private module's name must not come to a host that nobody named for it.
     pub(crate) is_private: bool,
+    /// A person has named the module, in whatever setting. Others may neither be fetched from this network's own hosts nor
+    /// with this server's credentials, whatever their authors write into a page: whoever chooses a path could read what
+    /// the server may read.
+    pub(crate) is_named: bool,
     /// GOINSECURE names the module: `http:` and certificates that nobody vouches for will do.
     pub(crate) insecure: bool,
 }
@@ -83,7 +87,7 @@ impl Guard {
 
     fn kind(&self, url: &Url, about: About) -> Result<Kind, Fault> {
         let name = url.host_str().unwrap_or_default();
-        if self.rules.names_host(name) {
+        if about.is_named && self.rules.names_host(name) {
             return Ok(Kind { anywhere: true, insecure: about.insecure });
         }
         if about.is_private {

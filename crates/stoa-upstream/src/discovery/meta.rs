@@ -3,6 +3,10 @@
 //! Read as leniently as the go command does: tags and attributes in any case, quoted or not, without an end, in a page
 //! with any status; and only up to the end of the head.
 
+/// Bytes of each part of an entry, and entries of a page. More is no address, and no page of a person.
+const MAX_FIELD: usize = 2048;
+const MAX_ENTRIES: usize = 1000;
+
 /// One entry.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct GoImport {
@@ -57,8 +61,11 @@ pub(crate) fn parse(page: &[u8]) -> Vec<GoImport> {
             continue;
         }
         let fields: Vec<&str> = value("content").split_whitespace().collect();
+        let is_sane =
+            fields.iter().all(|field| field.len() <= MAX_FIELD) && entries.len() < MAX_ENTRIES;
         if let [prefix, system, url, ref subdir @ ..] = fields[..]
             && subdir.len() <= 1
+            && is_sane
         {
             entries.push(GoImport {
                 prefix: prefix.to_owned(),
@@ -147,25 +154,41 @@ fn attributes(mut rest: &str) -> (Vec<(String, String)>, &str) {
     }
 }
 
-/// The few character references that an address may hold.
+/// Character references, as far as an address may need them: templates write `+` and `/` so.
 fn unescape(value: &str) -> String {
-    if !value.contains('&') {
-        return value.to_owned();
+    let mut text = String::with_capacity(value.len());
+    let mut rest = value;
+    while let Some(at) = rest.find('&') {
+        let (before, reference) = rest.split_at(at);
+        text.push_str(before);
+        let end = reference.find(';').filter(|&end| end <= LONGEST_REFERENCE);
+        let meant = end.and_then(|end| Some((referred(&reference[1..end])?, end)));
+        let (character, length) = meant.map_or(('&', 1), |(character, end)| (character, end + 1));
+        text.push(character);
+        rest = &reference[length..];
     }
-    let named = [
-        ("&quot;", "\""),
-        ("&apos;", "'"),
-        ("&#34;", "\""),
-        ("&#39;", "'"),
-        ("&lt;", "<"),
-        ("&gt;", ">"),
-    ];
-    let mut text = value.to_owned();
-    for (reference, character) in named {
-        text = text.replace(reference, character);
+    text + rest
+}
+
+/// `&#x10FFFF` and a few zeros.
+const LONGEST_REFERENCE: usize = 12;
+
+fn referred(name: &str) -> Option<char> {
+    match name {
+        "amp" => Some('&'),
+        "lt" => Some('<'),
+        "gt" => Some('>'),
+        "quot" => Some('"'),
+        "apos" => Some('\''),
+        _ => {
+            let number = name.strip_prefix('#')?;
+            let code = match number.strip_prefix(['x', 'X']) {
+                Some(hexadecimal) => u32::from_str_radix(hexadecimal, 16),
+                None => number.parse(),
+            };
+            char::from_u32(code.ok()?)
+        }
     }
-    // The last, so that nothing is taken off twice.
-    text.replace("&#47;", "/").replace("&amp;", "&")
 }
 
 #[cfg(test)]
@@ -175,6 +198,26 @@ mod tests {
     fn entry(prefix: &str, system: &str, url: &str, subdir: &str) -> GoImport {
         let own = str::to_owned;
         GoImport { prefix: own(prefix), system: own(system), url: own(url), subdir: own(subdir) }
+    }
+
+    #[test]
+    fn character_references() {
+        let check = |text: &str, expected: &str| assert_eq!(unescape(text), expected, "{text}");
+        check("https:&#x2F;&#47;ex.com", "https://ex.com");
+        check("git&#43;ssh://a?x=1&amp;y=2", "git+ssh://a?x=1&y=2");
+        check("&quot;&apos;&lt;&gt;&#X41;", "\"'<>A");
+        // Nothing is taken off twice, and what is none stays.
+        check("&amp;lt;", "&lt;");
+        check("a&b;c&;d&#;&#xzz;&#1114112;&nbsp;&", "a&b;c&;d&#;&#xzz;&#1114112;&nbsp;&");
+    }
+
+    #[test]
+    fn pages_that_mean_harm() {
+        let long = "x".repeat(MAX_FIELD + 1);
+        let meta = |url: &str| format!("<meta name=go-import content='ex.com/a git {url}'>");
+        assert_eq!(parse(meta(&long).as_bytes()), []);
+        assert_eq!(parse(meta(&long[1..]).as_bytes()).len(), 1);
+        assert_eq!(parse(meta("https://a").repeat(5000).as_bytes()).len(), MAX_ENTRIES);
     }
 
     #[test]

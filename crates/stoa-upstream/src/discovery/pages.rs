@@ -75,12 +75,14 @@ impl Pages {
     ) -> Result<(Response, Url), Fault> {
         let base = Base::new(&url)
             .map_err(|error| Fault::new(ErrorClass::Invalid, Stage::Local, error.to_string()))?;
-        let mut url = url;
+        // It is in the base, and must be in no text.
+        let mut url = without_credentials(&url);
         let mut passed = Vec::new();
         let mut is_home = true;
         loop {
             let client = self.guard.client(&url, about).await?;
-            let response = self.send(client, &base, &url, is_home, waiting).await?;
+            let with_secret = is_home && about.is_named;
+            let response = self.send(client, &base, &url, with_secret, waiting).await?;
             if !response.status().is_redirection() {
                 return Ok((response, url));
             }
@@ -100,12 +102,12 @@ impl Pages {
         client: &reqwest::Client,
         base: &Base,
         url: &Url,
-        is_home: bool,
+        with_secret: bool,
         waiting: &mut Budget,
     ) -> Result<Response, Fault> {
         let sending = async {
             let mut request = client.get(url.clone());
-            if is_home && let Some(secret) = self.credentials.find_for_git(base, url).await {
+            if with_secret && let Some(secret) = self.credentials.find_for_git(base, url).await {
                 request = request.header(AUTHORIZATION, secret);
             }
             request.send().await

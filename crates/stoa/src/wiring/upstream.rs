@@ -4,11 +4,11 @@ use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use stoa_module::ProxySource;
+use stoa_module::{Patterns, ProxySource};
 use stoa_upstream::{Credential, GitSettings, ProxyEnvironment, Rules, Secret, Settings, SshKey};
 use tracing::{info, warn};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Route};
 
 /// `git_dir`: where bare repositories are kept, if anything may be fetched from repositories.
 pub(super) fn settings(config: &Config, git_dir: Option<PathBuf>) -> Settings {
@@ -46,7 +46,7 @@ pub(super) fn settings(config: &Config, git_dir: Option<PathBuf>) -> Settings {
             gonosumdb: config.sumdb.gonosumdb.clone(),
             goinsecure: upstream.goinsecure.clone(),
             govcs: upstream.govcs.clone(),
-            routed: config.routes.iter().map(|route| route.pattern.clone()).collect(),
+            routed: routed_directly(config),
         },
         ssh_keys,
         git_dir,
@@ -64,6 +64,13 @@ pub(super) fn settings(config: &Config, git_dir: Option<PathBuf>) -> Settings {
         },
         ..Settings::default()
     }
+}
+
+/// A route that refuses modules, or names a proxy for them, says nothing about their own hosts.
+fn routed_directly(config: &Config) -> Vec<Patterns> {
+    let goes_direct =
+        |route: &&Route| route.goproxy.items.iter().any(|item| item.source == ProxySource::Direct);
+    config.routes.iter().filter(goes_direct).map(|route| route.pattern.clone()).collect()
 }
 
 /// One line in the log when modules may have to come from repositories and there is nothing to fetch them with: a warning

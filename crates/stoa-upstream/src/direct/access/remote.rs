@@ -3,6 +3,7 @@
 use stoa_module::ErrorClass;
 use url::Url;
 
+use crate::discovery::names_one_host;
 use crate::failure::{Fault, Stage};
 use crate::settings::SshKey;
 
@@ -35,11 +36,10 @@ impl Remote {
             let url = Url::parse(address).map_err(|error| {
                 invalid(format!("git: not the address of a repository: {error}"))
             })?;
-            let host = url.host_str().unwrap_or_default().to_owned();
-            if host.starts_with('-') {
-                // It would be an option of ssh.
-                return Err(invalid(format!("git: not the address of a repository: {host:?}")));
+            if !names_one_host(address) {
+                return Err(invalid("git: not the address of a repository".to_owned()));
             }
+            let host = url.host_str().unwrap_or_default().to_owned();
             return Ok(match scheme {
                 "https" | "http" => Self::Http(url),
                 "ssh" | "git+ssh" | "ssh+git" => {

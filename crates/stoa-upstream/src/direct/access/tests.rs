@@ -86,8 +86,9 @@ fn access(variables: &[(&str, &str)], through: Option<&str>) -> Fixture {
     Fixture { access: access.unwrap(), _directory: directory }
 }
 
-const PLAIN: About = About { is_private: false, insecure: false };
-const INSECURE: About = About { is_private: false, insecure: true };
+const PLAIN: About = About { is_private: false, is_named: true, insecure: false };
+const INSECURE: About = About { insecure: true, ..PLAIN };
+const STRANGE: About = About { is_named: false, ..PLAIN };
 
 #[tokio::test]
 async fn the_address_filter() {
@@ -95,7 +96,8 @@ async fn the_address_filter() {
     let check = async |address: &str, expected: Result<&[&str], &str>| {
         let (remote, own) = (Remote::parse(address).unwrap(), OwnSettings::default());
         let mut options = Vec::new();
-        let outcome = access.filter(&remote, &own, &mut options).await;
+        let is_ours = address.contains("named.test");
+        let outcome = access.filter(&remote, is_ours, &own, &mut options).await;
         match (outcome, expected) {
             (Ok(_), Ok(expected)) => assert_eq!(options, expected, "{address}"),
             (Err(fault), Err(expected)) => {
@@ -131,6 +133,9 @@ async fn through_a_proxy_names_are_the_proxys() {
     let Fixture { access, _directory } = access(&[], Some("http://127.0.0.1:9"));
     let env = access.prepare("https://nowhere.test/r", PLAIN).await.unwrap();
     assert_eq!(env.options, ["http.followRedirects=false"]);
+    // Wherever the environment of git says something else.
+    assert_eq!(value(&env, "https_proxy").as_deref(), Some("http://127.0.0.1:9/"));
+    assert_eq!(value(&env, "no_proxy").as_deref(), Some(""));
     let fault = access.prepare("https://10.0.0.1/r", PLAIN).await.unwrap_err();
     assert_eq!(fault.class, ErrorClass::Denied);
 }
@@ -167,6 +172,9 @@ async fn secrets_are_in_the_environment_alone() {
         let env = plain.prepare(other, PLAIN).await.unwrap();
         assert_eq!(value(&env, "GIT_CONFIG_COUNT"), None, "{other}");
     }
+    // Not for a module that nobody here has named, wherever its page leads.
+    let env = plain.prepare("https://named.test/team/r", STRANGE).await.unwrap();
+    assert_eq!(value(&env, "GIT_CONFIG_COUNT"), None);
     assert_eq!(value(&env, "GIT_ALLOW_PROTOCOL"), None);
     let env = plain.prepare("https://named.test/r", INSECURE).await.unwrap();
     assert_eq!(value(&env, "GIT_ALLOW_PROTOCOL").as_deref(), Some("https:ssh:http"));
@@ -183,7 +191,7 @@ async fn the_command_for_ssh() {
         return;
     }
     let Fixture { access: plain, _directory } = access(&[], None);
-    let plainly = "ssh -oBatchMode=yes -oControlMaster=no -oConnectTimeout=10";
+    let plainly = SSH;
     let env = plain.prepare("ssh://git@named.test/r", PLAIN).await.unwrap();
     assert_eq!(value(&env, "GIT_SSH_COMMAND").as_deref(), Some(plainly));
     assert_eq!((env.address, env.host.as_deref()), (None, Some("named.test:22")));
@@ -191,6 +199,8 @@ async fn the_command_for_ssh() {
     let env = plain.prepare("https://keyed.test/team/r", PLAIN).await;
     let detail = env.unwrap_err().detail;
     assert!(detail.contains("keyed.test cannot be resolved"), "{detail}");
+    let env = plain.prepare("https://keyed.test/team/r", STRANGE).await;
+    assert_eq!(env.unwrap_err().stage, Stage::Dns);
     let own = [("GIT_SSH_COMMAND", "ssh -v")];
     let Fixture { access: own, _directory } = access(&own, None);
     let env = own.prepare("ssh://git@named.test/r", PLAIN).await.unwrap();
