@@ -294,3 +294,16 @@ async fn a_repository_at_another_host() {
         assert_eq!(asked, if status == 200 { 2 } else { 1 }, "{url}");
     }
 }
+
+#[tokio::test]
+async fn what_is_nowhere_is_not_looked_up() {
+    // GONOPROXY alone lets the database know a name, but there is nothing to verify.
+    let world = World::new();
+    world.fault(&Fault::status(404));
+    let stoa = world.start(&PRIVATE[1]);
+    for file in ["@v/v1.0.0.mod", "@v/v1.0.0.zip", "@v/v1.0.0.info"] {
+        let reply = bounded(stoa.get(&format!("{NAME}/{file}"))).await;
+        reply.refused(404, "direct: https://git.corp.example.com/team/secret?go-get=1");
+    }
+    assert_eq!(world.told(), BTreeSet::from([CORP.to_owned()]));
+}
