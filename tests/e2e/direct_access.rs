@@ -279,6 +279,16 @@ const SSH: &[SshCase] = &[
         "",
     ),
     (
+        "GIT_SSH_COMMAND that would ask whether to trust the host",
+        |it, ssh| {
+            let asking = "-oBatchMode=no -oStrictHostKeyChecking=ask -oUserKnownHostsFile=none";
+            it.env("GIT_SSH_COMMAND", format!("ssh {asking} -F {}", ssh.config_file().display()))
+        },
+        BY_SSH,
+        502,
+        UNKNOWN_HOST,
+    ),
+    (
         "core.sshCommand",
         |it, ssh| {
             let file = ssh.config_file();
