@@ -187,13 +187,13 @@ const PAGES: &[Page] = &[
 const ADDRESSES: &[(&str, u16, &str)] = &[
     ("file:///etc", 404, "cannot be at a file: address"),
     ("ext::sh -c touch% pwned", 404, "names no repository"),
-    ("ext::touch${IFS}pwned", 404, "no address of a remote repository"),
-    ("ext://touch${IFS}pwned", 403, "this transport is not allowed"),
-    ("fd::17", 404, "no address of a remote repository"),
+    ("ext::touch${IFS}pwned", 404, "invalid address"),
+    ("ext://touch${IFS}pwned", 404, "invalid address"),
+    ("fd::17", 404, "invalid address"),
     ("git://evil.example.org/r/lib", 403, "not allowed"),
     ("-oProxyCommand=touch${IFS}pwned", 404, "invalid address"),
     ("--upload-pack=touch${IFS}pwned", 404, "invalid address"),
-    ("ssh://-oProxyCommand=touch${IFS}pwned/x", 404, "not the address of a repository"),
+    ("ssh://-oProxyCommand=touch${IFS}pwned/x", 404, "invalid address"),
     ("ssh://evil.example.org:-oProxyCommand=x/y", 404, "invalid address"),
     ("ssh://git@127.0.0.1:PORT/x", 403, "is not a public one"),
     ("https://127.0.0.1:PORT/x", 403, "is not a public one"),
@@ -202,6 +202,10 @@ const ADDRESSES: &[(&str, u16, &str)] = &[
     ("https://localhost:PORT/x", 403, "is not a public one"),
     ("https://169.254.169.254/latest", 403, "is not a public one"),
     ("ssh://git@169.254.169.254/latest", 403, "is not a public one"),
+    // What git and a browser read as different hosts.
+    (r"https://evil.example.org\@127.0.0.1:PORT/x", 404, "invalid address"),
+    ("https://a@evil.example.org@127.0.0.1:PORT/x", 404, "invalid address"),
+    ("ssh://127.0.0.1%2fx.evil.example.org/x", 404, "invalid address"),
     ("https://me:pwned@evil.example.org/r/lib", 404, "holds a password"),
 ];
 
