@@ -12,6 +12,8 @@
 //!   same place, and would hand them out by hash.
 //! - What is asked first is fetched shallow, and history only when it decides something: the version before a
 //!   pseudo-version. Then it is fetched whole, once, and what follows is incremental.
+//! - Where the files of one commit are few bytes, a shallow fetch does not say what is here: that a host compares every
+//!   changed file takes longer than the bytes, and the pack is no smaller here.
 //! - Listing and fetching are tasks of their own, which one request starts and all others join. A client that leaves, or a
 //!   bound on its answer, does not undo half a clone.
 //! - git follows no redirect, since it would follow it past the address filter; `access.rs` finds out where one leads.

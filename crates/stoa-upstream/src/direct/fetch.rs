@@ -29,6 +29,8 @@ const RETRY_LOCK: Duration = Duration::from_millis(50);
 /// Where HEAD is kept, if no branch has its commit.
 const HEAD: &str = "refs/stoa/head";
 const PINS: &str = "refs/stoa/tags/";
+/// Says nothing to the host of what is here.
+const WITHOUT_HAVES: &[&str] = &["-c", "fetch.negotiationAlgorithm=noop"];
 /// Written into a repository when it is made: the format of its hashes, and its remote.
 const MARK: &str = "stoa-remote";
 const ATTRIBUTES: &str = "\n* -export-subst -export-ignore\n";
@@ -307,7 +309,8 @@ impl Work<'_> {
                 name => format!("{name}:{name}"),
             });
             let depth: &[&str] = if shallow { &["--depth=1"] } else { &[] };
-            let ended = self.fetch(depth, refspecs).await?;
+            let config = if shallow && self.is_small() { WITHOUT_HAVES } else { &[] };
+            let ended = self.fetch(config, depth, refspecs).await?;
             if ended.is_success() {
                 return self.tidy().await;
             }
@@ -346,7 +349,7 @@ impl Work<'_> {
     }
 
     async fn must(&mut self, options: &[&str], refspecs: &[String]) -> Result<(), Trouble> {
-        let ended = self.fetch(options, refspecs.iter().cloned()).await?;
+        let ended = self.fetch(&[], options, refspecs.iter().cloned()).await?;
         if ended.is_success() {
             return Ok(());
         }
@@ -357,8 +360,17 @@ impl Work<'_> {
         Err(fault.into())
     }
 
+    /// Whether the files of one commit are few bytes: there is a pack for each fetch, and all were shallow until now.
+    fn is_small(&self) -> bool {
+        let Repository { inner, remote, .. } = self.repository;
+        let size = size_of(&remote.directory.join("objects/pack"));
+        let one = size.checked_div(packs(&remote.directory) as u64);
+        one.is_some_and(|one| one <= inner.settings.whole_bytes)
+    }
+
     async fn fetch(
         &mut self,
+        config: &[&str],
         options: &[&str],
         refspecs: impl Iterator<Item = String>,
     ) -> Result<Ended, Trouble> {
@@ -372,6 +384,7 @@ impl Work<'_> {
         let run = Run::remote(Some(&remote.directory), self.env, &inner.settings)
             .holding(self.held.try_clone()?)
             .growing(growth)
+            .args(config)
             .args(["fetch", "-f", "--progress", "--no-tags", "--no-recurse-submodules"])
             .args(options)
             .args(["--end-of-options", self.env.address.as_deref().unwrap_or(&remote.url)])

@@ -30,6 +30,9 @@ pub struct GitSettings {
     /// The size of the archive of a module's directory, before what does not belong into its zip is left out: 500 MiB, as
     /// for the go command.
     pub max_archive_bytes: u64,
+    /// Up to this the files of one commit are fetched whole, even if most of them are here: finding out what differs takes
+    /// the host, and then us, longer than the bytes take.
+    pub whole_bytes: u64,
     /// Packs in a repository before they are joined.
     pub max_packs: usize,
     /// Repositories whose state is kept in memory while nobody uses them.
@@ -51,6 +54,7 @@ impl Default for GitSettings {
             max_refs: 500_000,
             max_repository_bytes: 16 << 30,
             max_archive_bytes: 500 << 20,
+            whole_bytes: 4 << 20,
             max_packs: 20,
             max_idle: 64,
         }

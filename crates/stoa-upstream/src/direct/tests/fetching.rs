@@ -143,6 +143,36 @@ async fn history_is_fetched_once_and_added_to() {
 }
 
 #[tokio::test]
+async fn little_is_fetched_whole() {
+    if !require_git() {
+        return;
+    }
+    let remotes = GitRemotes::new();
+    tagged(&remotes, "m", 3);
+    remotes.commit("m", 1_700_001_000);
+    // Whether the host is told what is here changes what it sends, and nothing else.
+    let mut answers = Vec::new();
+    for (whole_bytes, expected) in [(0, 0), (u64::MAX, 2)] {
+        let witness = Witness::new();
+        let settings = GitSettings { whole_bytes, ..GitSettings::default() };
+        let direct = Direct::with_path(&remotes, settings, &witness.path());
+        let module = direct.module("github.com/ex/m");
+        let mut zips = Vec::new();
+        for at in 0..3 {
+            let version = version(&format!("v1.0.{at}"));
+            zips.push(zip_of(&module, "github.com/ex/m", &version).await.unwrap().h1);
+        }
+        assert_eq!(witness.count("fetch", "--depth=1"), 3);
+        assert_eq!(witness.count("fetch", "negotiationAlgorithm=noop"), expected);
+        let main = module.query("main").await.unwrap();
+        assert!(main.contains(r#""Version":"v1.0.3-0.20231114223000-"#), "{main}");
+        assert_eq!(witness.count("fetch", "--unshallow"), 1);
+        answers.push((zips, main));
+    }
+    assert_eq!(answers[0], answers[1]);
+}
+
+#[tokio::test]
 async fn a_new_tag_is_seen_at_once_and_a_moved_one_stays() {
     if !require_git() {
         return;
