@@ -5,6 +5,8 @@
 #![expect(clippy::print_stdout, reason = "a report for a person is what this program is for")]
 
 mod data;
+mod direct;
+mod history;
 mod load;
 mod measure;
 mod random;
@@ -23,7 +25,7 @@ use clap::Parser;
 
 use crate::data::Data;
 use crate::measure::{Figures, Passes};
-use crate::report::Report;
+use crate::report::{Proxied, Report};
 use crate::server::Kind;
 use crate::upstream::Upstream;
 
@@ -49,6 +51,9 @@ struct Arguments {
     /// Leave out nginx, which is measured beside stoa where it is installed
     #[arg(long)]
     no_nginx: bool,
+    /// Only what comes straight from git
+    #[arg(long)]
+    only_direct: bool,
     /// Write the figures to tests/bench/RESULTS.md
     #[arg(long)]
     write: bool,
@@ -79,8 +84,7 @@ fn main() -> anyhow::Result<ExitCode> {
         runtime.block_on(upstream::serve(dir))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let data = Arc::new(prepare(&arguments)?);
-    let report = runtime.block_on(run(&arguments, &data))?;
+    let report = runtime.block_on(run(&arguments))?;
     println!("\n{}", report.terminal());
     if arguments.write {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("RESULTS.md");
@@ -109,7 +113,7 @@ fn beside_the_build() -> anyhow::Result<PathBuf> {
     Ok(dir.to_owned())
 }
 
-async fn run(arguments: &Arguments, data: &Arc<Data>) -> anyhow::Result<Report> {
+async fn run(arguments: &Arguments) -> anyhow::Result<Report> {
     let stoa = match &arguments.stoa {
         Some(file) => file.clone(),
         None => beside_the_build()?.join("release/stoa"),
@@ -117,12 +121,29 @@ async fn run(arguments: &Arguments, data: &Arc<Data>) -> anyhow::Result<Report> 
     if !stoa.is_file() {
         bail!("no server at {}; build it: cargo build --release -p stoa", stoa.display());
     }
+    let proxied = if arguments.only_direct { None } else { Some(proxied(arguments, &stoa).await?) };
+    let direct = if direct::is_possible() {
+        Some(direct::measure(&stoa).await?)
+    } else {
+        println!("direct: left out, since there is no go and git to measure against");
+        None
+    };
+    Ok(Report { proxied, direct })
+}
+
+/// In front of an upstream.
+async fn proxied(arguments: &Arguments, stoa: &Path) -> anyhow::Result<Proxied> {
+    let data = &Arc::new(prepare(arguments)?);
     let upstream = Upstream::start(&data.store_dir())?;
     println!("{}: {}", data.name(), data.summary());
 
     let passes =
         Passes { connections: arguments.connections, warm: Duration::from_secs(arguments.seconds) };
-    let stoa = Kind::Stoa { program: stoa, gosumdb: data.gosumdb().to_owned() };
+    let stoa = Kind::Stoa {
+        program: stoa.to_owned(),
+        gosumdb: data.gosumdb().to_owned(),
+        environment: Vec::new(),
+    };
     let mut peers = Vec::new();
     if !arguments.no_nginx
         && let Some(program) = server::find_nginx()
@@ -152,7 +173,7 @@ async fn run(arguments: &Arguments, data: &Arc<Data>) -> anyhow::Result<Report> 
             Err(error) => println!("{name}: left out: {error:#}"),
         }
     }
-    Ok(Report {
+    Ok(Proxied {
         data: format!("{}: {}", data.name(), data.summary()),
         passes,
         servers,

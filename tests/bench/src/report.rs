@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::direct::Direct;
 use crate::load::Pass;
 use crate::measure::{CROWD, Counts, Figures, HITS_AT_ONCE, Hits, MISSES, Measured, Passes};
 
@@ -14,6 +15,13 @@ const HIT: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
 pub(crate) struct Report {
+    pub(crate) proxied: Option<Proxied>,
+    pub(crate) direct: Option<Direct>,
+}
+
+/// In front of an upstream.
+#[derive(Debug)]
+pub(crate) struct Proxied {
     pub(crate) data: String,
     pub(crate) passes: Passes,
     /// Stoa is the first.
@@ -26,9 +34,9 @@ pub(crate) struct Report {
 type WarmPass = fn(&Figures) -> &Measured;
 
 /// A figure that is promised.
-struct Promise {
-    text: String,
-    holds: bool,
+pub(crate) struct Promise {
+    pub(crate) text: String,
+    pub(crate) holds: bool,
 }
 
 impl Report {
@@ -36,6 +44,83 @@ impl Report {
         self.promises().iter().all(|promise| promise.holds)
     }
 
+    fn promises(&self) -> Vec<Promise> {
+        let proxied = self.proxied.iter().flat_map(Proxied::promises);
+        proxied.chain(self.direct.iter().flat_map(Direct::promises)).collect()
+    }
+
+    /// What there is, each with a head.
+    fn tables(&self) -> Vec<Vec<Vec<String>>> {
+        let proxied = self.proxied.iter().map(Proxied::rows);
+        proxied.chain(self.direct.iter().map(Direct::rows)).collect()
+    }
+
+    pub(crate) fn terminal(&self) -> String {
+        let mut text = String::new();
+        for rows in self.tables() {
+            let width = |column: usize| {
+                rows.iter()
+                    .filter_map(|row| row.get(column))
+                    .map(|it| it.chars().count())
+                    .max()
+                    .unwrap_or(0)
+            };
+            let widths: Vec<_> = (0..rows[0].len()).map(width).collect();
+            for row in &rows {
+                for (at, cell) in row.iter().enumerate() {
+                    let width = widths[at];
+                    _ = match at {
+                        0 => write!(text, "{cell:width$}"),
+                        _ => write!(text, "  {cell:>width$}"),
+                    };
+                }
+                text.push('\n');
+            }
+            text.push('\n');
+        }
+        for (name, figures) in self.proxied.iter().flat_map(|proxied| &proxied.servers) {
+            for wrong in &figures.cold.pass.wrong {
+                _ = writeln!(text, "{name}, cold: {wrong}");
+            }
+        }
+        for promise in self.promises() {
+            let verdict = if promise.holds { "PASS" } else { "FAIL" };
+            _ = writeln!(text, "{verdict}  {}", promise.text);
+        }
+        text
+    }
+
+    pub(crate) fn markdown(&self) -> String {
+        let mut text =
+            "# Figures\n\nWritten by `just bench --write`; see [README.md](README.md).\n\n"
+                .to_owned();
+        let today = jiff::Zoned::now().date();
+        _ = writeln!(text, "- {today}, {}", machine());
+        if let Some(proxied) = &self.proxied {
+            _ = writeln!(text, "- {}; {} connections", proxied.data, proxied.passes.connections);
+        }
+        if self.direct.is_some() {
+            _ = writeln!(text, "- {}", Direct::summary());
+        }
+        text += "- Client, upstream and server share the cores; the processor time is the server's alone.\n\n";
+        for rows in self.tables() {
+            for (at, row) in rows.iter().enumerate() {
+                _ = writeln!(text, "| {} |", row.join(" | "));
+                if at == 0 {
+                    _ = writeln!(text, "|---|{}", "---:|".repeat(row.len() - 1));
+                }
+            }
+            text += "\n";
+        }
+        for promise in self.promises() {
+            let verdict = if promise.holds { "PASS" } else { "FAIL" };
+            _ = writeln!(text, "- {verdict}: {}", promise.text);
+        }
+        text
+    }
+}
+
+impl Proxied {
     fn promises(&self) -> Vec<Promise> {
         let mut promises = Vec::new();
         let mut promise = |text, holds| promises.push(Promise { text, holds });
@@ -89,62 +174,6 @@ impl Report {
         promises
     }
 
-    pub(crate) fn terminal(&self) -> String {
-        let rows = self.rows();
-        let width = |column: usize| {
-            rows.iter()
-                .filter_map(|row| row.get(column))
-                .map(|it| it.chars().count())
-                .max()
-                .unwrap_or(0)
-        };
-        let widths: Vec<_> = (0..rows[0].len()).map(width).collect();
-        let mut text = String::new();
-        for row in &rows {
-            for (at, cell) in row.iter().enumerate() {
-                let width = widths[at];
-                _ = match at {
-                    0 => write!(text, "{cell:width$}"),
-                    _ => write!(text, "  {cell:>width$}"),
-                };
-            }
-            text.push('\n');
-        }
-        text.push('\n');
-        for (name, figures) in &self.servers {
-            for wrong in &figures.cold.pass.wrong {
-                _ = writeln!(text, "{name}, cold: {wrong}");
-            }
-        }
-        for promise in self.promises() {
-            let verdict = if promise.holds { "PASS" } else { "FAIL" };
-            _ = writeln!(text, "{verdict}  {}", promise.text);
-        }
-        text
-    }
-
-    pub(crate) fn markdown(&self) -> String {
-        let mut text =
-            "# Figures\n\nWritten by `just bench --write`; see [README.md](README.md).\n\n"
-                .to_owned();
-        let today = jiff::Zoned::now().date();
-        _ = writeln!(text, "- {today}, {}", machine());
-        _ = writeln!(text, "- {}; {} connections", self.data, self.passes.connections);
-        text += "- Client, upstream and server share the cores; the processor time is the server's alone.\n\n";
-        for (at, row) in self.rows().iter().enumerate() {
-            _ = writeln!(text, "| {} |", row.join(" | "));
-            if at == 0 {
-                _ = writeln!(text, "|---|{}", "---:|".repeat(row.len() - 1));
-            }
-        }
-        text += "\n";
-        for promise in self.promises() {
-            let verdict = if promise.holds { "PASS" } else { "FAIL" };
-            _ = writeln!(text, "- {verdict}: {}", promise.text);
-        }
-        text
-    }
-
     /// The first row is the head; after the servers, stoa's share of each other one's figure.
     fn rows(&self) -> Vec<Vec<String>> {
         let names: Vec<_> = self.servers.iter().map(|(name, _)| name.clone()).collect();
@@ -192,7 +221,7 @@ impl Report {
     }
 }
 
-fn milliseconds(time: Duration) -> f64 {
+pub(crate) fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 

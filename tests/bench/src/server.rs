@@ -25,6 +25,8 @@ pub(crate) enum Kind {
     Stoa {
         program: PathBuf,
         gosumdb: String,
+        /// Besides what every process of this program gets: settings.
+        environment: Vec<(String, String)>,
     },
     /// A cache of files without any check: what the machine can do at best.
     Nginx {
@@ -60,11 +62,12 @@ impl Kind {
         let store = dir.join("store");
         fs_err::create_dir(&store)?;
         Ok(match self {
-            Kind::Stoa { program, gosumdb } => {
+            Kind::Stoa { program, gosumdb, environment } => {
                 let mut stoa = Command::new(program);
                 // None of this machine's settings but how it logs, which costs time.
                 stoa.env_clear()
                     .envs(std::env::vars().filter(|(name, _)| name.starts_with("STOA_LOG_")));
+                stoa.envs(environment.iter().map(|(name, value)| (name, value)));
                 stoa.env("HOME", dir).arg("serve");
                 stoa.arg("--listen").arg(format!("127.0.0.1:{port}")).arg("--data-dir").arg(store);
                 stoa.args(["--goproxy", upstream, "--gosumdb", gosumdb]);

@@ -156,7 +156,7 @@ fn write_module(store: &Path, made: &Made) -> anyhow::Result<(H1, H1)> {
 }
 
 /// Words in lines, some of them repeated, which a zip makes about as much smaller as it does source.
-fn text(random: &mut Random, length: usize) -> Vec<u8> {
+pub(crate) fn text(random: &mut Random, length: usize) -> Vec<u8> {
     let words: Vec<String> = (0..300)
         .map(|_| {
             (0..2 + random.below(8)).map(|_| (b'a' + random.below(26) as u8) as char).collect()
