@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use moka::sync::Cache;
 use stoa_module::{ErrorClass, Sha256};
 use tokio::sync::watch;
 use url::Url;
@@ -24,6 +25,9 @@ use crate::direct::refs::{self, ObjectId, Refs};
 use crate::direct::words;
 use crate::discovery::CodeRoot;
 use crate::failure::{Fault, Stage};
+
+/// Answers of the user's configuration that are remembered.
+const CONFIGURED: u64 = 1000;
 
 /// What a remote operation gets besides its arguments. Asked right before each, since names and secrets change.
 pub(crate) trait RemoteAccess: fmt::Debug + Send + Sync {
@@ -52,6 +56,8 @@ pub(super) struct Inner {
     pub(super) settings: GitSettings,
     pub(super) git: Git,
     pub(super) hosts: Hosts,
+    /// What the user's configuration says, by the arguments with which git was asked.
+    configured: Cache<Vec<Box<str>>, String>,
     remotes: Mutex<HashMap<String, Arc<Remote>>>,
     /// Tags that were seen to have moved.
     moved: AtomicU64,
@@ -133,7 +139,9 @@ impl Repositories {
         let git = Git::new(directory.join("tmp"), &settings, environment);
         let hosts = Hosts::new(&settings);
         let (remotes, moved) = (Mutex::default(), AtomicU64::new(0));
-        let inner = Inner { directory, settings, git, hosts, remotes, moved };
+        let configured =
+            Cache::builder().max_capacity(CONFIGURED).time_to_live(settings.refs_ttl).build();
+        let inner = Inner { directory, settings, git, hosts, configured, remotes, moved };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -176,20 +184,26 @@ impl Repositories {
 
     /// Where an address leads by the `insteadOf` of the user's configuration.
     pub(super) async fn address(&self, url: &str) -> Result<String, Fault> {
-        let (ended, text) =
-            self.ask_here(&["ls-remote", "--get-url", "--end-of-options", url]).await?;
-        if ended.is_success() {
-            Ok(text.trim_end().to_owned())
-        } else {
-            Err(words::fault(&ended.words))
-        }
+        let args = ["ls-remote", "--get-url", "--end-of-options", url];
+        let ask = async {
+            let (ended, text) = self.ask_here(&args).await?;
+            if ended.is_success() {
+                Ok(text.trim_end().to_owned())
+            } else {
+                Err(words::fault(&ended.words))
+            }
+        };
+        self.remembered(&args, ask).await
     }
 
     /// What the user's configuration says; empty if nothing. `args` are those of `git config`.
     pub(super) async fn configured(&self, args: &[&str]) -> Result<String, Fault> {
         let all: Vec<&str> = ["config"].into_iter().chain(args.iter().copied()).collect();
-        let (ended, text) = self.ask_here(&all).await?;
-        Ok(if ended.is_success() { text } else { String::new() })
+        let ask = async {
+            let (ended, text) = self.ask_here(&all).await?;
+            Ok(if ended.is_success() { text } else { String::new() })
+        };
+        self.remembered(&all, ask).await
     }
 
     /// Runs a command that speaks to nobody, with the user's configuration.
@@ -198,6 +212,22 @@ impl Repositories {
         let run = Run::configured(&env, &self.inner.settings).args(args);
         let (ended, output) = self.inner.git.output(run).await?;
         Ok((ended, String::from_utf8_lossy(&output).into_owned()))
+    }
+
+    /// Answers from memory what was answered within [`GitSettings::refs_ttl`]: the user's configuration hardly ever changes,
+    /// and every operation depends on it.
+    async fn remembered(
+        &self,
+        args: &[&str],
+        ask: impl Future<Output = Result<String, Fault>>,
+    ) -> Result<String, Fault> {
+        let key: Vec<Box<str>> = args.iter().map(|&arg| arg.into()).collect();
+        if let Some(known) = self.inner.configured.get(&key) {
+            return Ok(known);
+        }
+        let text = ask.await?;
+        self.inner.configured.insert(key, text.clone());
+        Ok(text)
     }
 
     /// The next who asks for the branches and tags of this remote has them listed.
