@@ -229,8 +229,11 @@ impl CodeModule {
         let refs = self.repository.refs(Fresh::Enough).await?;
         let prefix = self.place.tag_prefix();
         let tag = format!("{prefix}{base}");
-        if refs.tags().any(|(one, at)| at == id && one == tag) {
-            return invalid(format!("the commit has the tag {tag}, which names it already"));
+        // Also a tag of the repository's root that reads like one of this directory's: the go command takes the prefix off
+        // where there is one.
+        let names_it = |one: &str| one.strip_prefix(&prefix).unwrap_or(one) == base;
+        if let Some((one, _)) = refs.tags().find(|&(one, at)| at == id && names_it(one)) {
+            return invalid(format!("the commit has the tag {one}, which names it already"));
         }
         // With the same beginning: `v1.1.0+meta` is as good as `v1.1.0`.
         let equal: Vec<(&str, ObjectId)> = refs

@@ -1,12 +1,12 @@
 //! Random small repositories, compared with the real go command in direct mode: the same version lists, the same
 //! versions, the same hashes, and an error where it has one.
 //!
-//! `STOA_GIT_CASES` is how many repositories are tried; a few by default.
+//! `STOA_GIT_CASES` is how many repositories are tried, other ones each time; by default a few, always the same.
 
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use proptest::test_runner::{Config, TestCaseError, TestRng, TestRunner};
 use stoa_module::{H1, Info};
 use stoa_testkit::{GitRemotes, Go, require_git, require_go};
 
@@ -383,6 +383,27 @@ async fn compare(steps: &[Step]) -> Result<(), TestCaseError> {
     }
 }
 
+/// What random ones have shown.
+#[tokio::test]
+async fn known_repositories() {
+    if !require_git() || !require_go() {
+        return;
+    }
+    let go_mod = |directory, module| Step::GoMod { directory, module, more: "" };
+    let tag = |name| Step::Tag { name, annotated: false };
+    let write = |file| Step::Write { file, content: "package p\n" };
+    // The go command refuses a pseudo-version for a directory's module when the commit has a tag of the root that is equal
+    // to its base.
+    let steps = [
+        go_mod("sub/", "module github.com/ex/p/sub\n"),
+        tag("sub/v1.1.0"),
+        write("a.go"),
+        write("sub/b.go"),
+        tag("v1.1.0"),
+    ];
+    compare(&steps).await.unwrap();
+}
+
 #[test]
 fn random_repositories() {
     if !require_git() || !require_go() {
@@ -396,7 +417,13 @@ fn random_repositories() {
         ..Config::default()
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let outcome = TestRunner::new(config)
+    let mut runner = if cases.is_some() {
+        TestRunner::new(config)
+    } else {
+        let rng = TestRng::deterministic_rng(config.rng_algorithm);
+        TestRunner::new_with_rng(config, rng)
+    };
+    let outcome = runner
         .run(&prop::collection::vec(step(), 3..25), |steps| runtime.block_on(compare(&steps)));
     if let Err(error) = outcome {
         panic!("{error}");
