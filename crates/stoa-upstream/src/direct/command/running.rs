@@ -14,9 +14,10 @@ use crate::failure::{Fault, Stage, span};
 /// How often the bounds are looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// How long a pipe may stay open after the command has ended, and how long a killed one may take to be gone.
-const GRACE: Duration = Duration::from_secs(2);
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 
-/// A process group, killed whole when this is dropped before the command was seen to end.
+/// A process group, killed whole when this is dropped before all of it was seen to end. Its number is that of the command
+/// itself, and belongs to nobody else for as long as one of the group lives.
 struct Group(Option<Pid>);
 
 impl Group {
@@ -105,11 +106,9 @@ impl Running {
                 }
                 () = &mut feeding, if !fed => fed = true,
                 status = self.child.wait(), if ended.is_none() => match status {
-                    Ok(status) => {
-                        // Nobody else is asked for by this number from now on.
-                        self.group.is_gone();
-                        ended = Some((status, Instant::now()));
-                    }
+                    // What it has started may outlive it: `git fetch` that dies of what it was sent leaves its
+                    // `git remote-https` to a host that says no more.
+                    Ok(status) => ended = Some((status, Instant::now())),
                     Err(error) => {
                         self.end().await;
                         return Err(not_started(&error));
@@ -117,8 +116,10 @@ impl Running {
                 },
                 _ = ticks.tick() => {
                     if let Some((_, when)) = ended {
-                        // Something that it left behind, such as a daemon for credentials, holds a pipe.
+                        // Something that it left behind holds a pipe, and so is there to be killed. A daemon that
+                        // is meant to stay, such as that of `git credential-cache`, closes what it was given.
                         if when.elapsed() > GRACE {
+                            self.group.kill();
                             break;
                         }
                     } else if let Err(fault) = self.look(run) {
@@ -128,6 +129,8 @@ impl Running {
                 }
             }
         }
+        // Nobody is left whom its number is sure to mean.
+        self.group.is_gone();
         let code = ended.and_then(|(status, _)| status.code());
         Ok(Ended { code, enough: false, words: self.said() })
     }
