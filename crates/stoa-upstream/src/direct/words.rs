@@ -283,9 +283,30 @@ pub(super) fn missing_ref(words: &str) -> Option<&str> {
 /// Whether a repository of ours seems to be broken, so that only fetching it anew can help.
 pub(super) fn is_broken(words: &str) -> bool {
     let lower = words.to_ascii_lowercase();
-    // A remote's own trouble is not ours.
-    let ours = lower.lines().filter(|line| !line.starts_with("remote:"));
-    ours.clone().any(|line| BROKEN.iter().any(|word| line.contains(word)))
+    // A remote's own trouble is not ours, and its branches may have any name.
+    let says = |line: &&str| {
+        ["fatal: ", "error: ", "warning: "].iter().any(|beginning| line.starts_with(beginning))
+    };
+    let mut lines = lower.split(['\n', '\r']).filter(says).map(without_names);
+    lines.any(|line| BROKEN.iter().any(|word| line.contains(word)))
+}
+
+/// What git itself says in a line: not what it quotes, nor addresses, nor paths, all of which may be anything.
+fn without_names(line: &str) -> String {
+    let ends = [':', ',', '.', ';', ')'];
+    let mut said = String::with_capacity(line.len());
+    let mut quoted = false;
+    for word in line.split(' ') {
+        let bare = word.trim_end_matches(ends);
+        // An apostrophe within a word is none.
+        quoted |= word.starts_with(['\'', '"']);
+        if !quoted && !bare.contains(['/', ':']) {
+            said.push_str(word);
+            said.push(' ');
+        }
+        quoted &= !(bare.len() > 1 && bare.ends_with(['\'', '"']));
+    }
+    said
 }
 
 /// Whether the words leave no doubt that asking in another way would not help.

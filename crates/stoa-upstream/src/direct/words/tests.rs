@@ -161,6 +161,21 @@ fn what_is_broken_here() {
     check("error: packfile ./objects/pack/p.pack does not match index\n", true);
     check("fatal: bad object a3ab0831a0ed9ce3aa2155c5c30627b07f94166a\n", true);
     check("remote: fatal: bad object a3ab\n", false);
+    check("Receiving objects: 10%\rfatal: pack has 2 unresolved deltas\n", true);
+    check("error: inflate: data stream error (incorrect header check)\n", true);
+    check("fatal: bad config line 1 in file ./config\n", true);
+    check("fatal: loose object ab (stored in ./objects/ab) is corrupt\n", true);
+    check("error: couldn't map file 'a': the packfile is torn\n", true);
+    // Names that say so, of things that are not broken.
+    for name in ["https://github.com/x/packfile", "ssh://git@h/corrupt", "/srv/corrupt"] {
+        check(&format!("fatal: unable to access '{name}/': something new\n"), false);
+        check(&format!("fatal: something new at {name}: bad\n"), false);
+        check(&format!("fatal: '{name}, bad object' said something new\n"), false);
+        check(&format!("From {name}\nfatal: something new\n"), false);
+    }
+    check("fatal: protocol error: bad line length character: git@h:corrupt\n", false);
+    check("error: cannot lock ref 'refs/tags/packfile': something new\n", false);
+    check("From h:corrupt\n * [new branch]  index file -> packfile\nfatal: new\n", false);
     check("fatal: couldn't find remote ref refs/tags/x\n", false);
     check("fatal: unable to access 'https://h/': Failed to connect\n", false);
     assert_eq!(missing_ref("fatal: couldn't find remote ref refs/tags/x\n"), Some("refs/tags/x"));
