@@ -37,6 +37,7 @@ impl Repository {
             what: "the archive of the module's directory",
         };
         let run = Run::local(&self.remote.directory, settings)
+            .costly()
             .growing(growth)
             .into_file(file.try_clone().map_err(|e| io(&e))?)
             .args(["-c", "core.autocrlf=input", "-c", "core.eol=lf"])

@@ -14,7 +14,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use stoa_module::ErrorClass;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 use crate::direct::GitSettings;
 use crate::direct::access::RemoteEnv;
@@ -25,6 +25,12 @@ use crate::settings::Environment;
 
 /// Enough of the standard error to hold the last lines, which say why.
 const WORDS: usize = 8 << 10;
+
+/// The most that git may allocate at once, in bytes, unless the environment says otherwise: a few packed kilobytes may
+/// well stand for gigabytes.
+const ALLOC_LIMIT: (&str, &str) = ("GIT_ALLOC_LIMIT", "1073741824");
+/// Of this many local commands one may be a costly one.
+const COSTLY: usize = 4;
 
 /// What would lead git elsewhere than where it is told to look, or have it print what it does.
 const UNWANTED: &[&str] = &[
@@ -52,6 +58,8 @@ pub(super) struct Git {
     /// Apart, because a slow remote must not keep anybody from what is here.
     remote: Semaphore,
     local: Semaphore,
+    /// Of the local ones, those that take long and read all of a tree.
+    costly: Semaphore,
     queue_timeout: Duration,
     version: OnceCell<Option<String>>,
     pub(super) counters: Counters,
@@ -66,6 +74,7 @@ pub(super) struct Run<'r> {
     remote: Option<&'r RemoteEnv>,
     /// Whether it speaks to a remote.
     speaks: bool,
+    costly: bool,
     stdin: Input,
     stdout: Option<File>,
     growth: Option<Growth>,
@@ -136,6 +145,7 @@ impl<'r> Run<'r> {
             repository: Some(repository),
             remote: None,
             speaks: false,
+            costly: false,
             stdin: Input::Nothing,
             stdout: None,
             growth: None,
@@ -153,6 +163,7 @@ impl<'r> Run<'r> {
         Self {
             remote: Some(remote),
             speaks: true,
+            costly: false,
             repository,
             quiet: settings.stall_timeout,
             whole: settings.fetch_timeout,
@@ -195,6 +206,12 @@ impl<'r> Run<'r> {
         self
     }
 
+    /// Fewer of these run at once than of other local commands.
+    pub(super) fn costly(mut self) -> Self {
+        self.costly = true;
+        self
+    }
+
     pub(super) fn within(mut self, whole: Duration) -> Self {
         self.whole = whole;
         self.quiet = self.quiet.min(whole);
@@ -221,6 +238,7 @@ impl Git {
             directory,
             remote: Semaphore::new(settings.max_remote_commands.max(1)),
             local: Semaphore::new(settings.max_local_commands.max(1)),
+            costly: Semaphore::new((settings.max_local_commands / COSTLY).max(1)),
             queue_timeout: settings.queue_timeout,
             version: OnceCell::new(),
             counters: Counters::default(),
@@ -255,9 +273,7 @@ impl Git {
         agent: Option<&str>,
         reader: &mut (dyn FnMut(&[u8]) -> Wanted + Send),
     ) -> Result<Ended, Fault> {
-        let places = if run.speaks { &self.remote } else { &self.local };
-        let Ok(Ok(_place)) = tokio::time::timeout(self.queue_timeout, places.acquire()).await
-        else {
+        let Ok(_place) = tokio::time::timeout(self.queue_timeout, self.place(&run)).await else {
             let detail = format!(
                 "git: no place among the commands at once within {}",
                 span(self.queue_timeout)
@@ -289,6 +305,13 @@ impl Git {
         let outcome = Running::new(child, input).watch(&run, reader).await;
         started.ended(outcome.as_ref().is_ok_and(Ended::is_success));
         outcome
+    }
+
+    async fn place(&self, run: &Run<'_>) -> [Option<SemaphorePermit<'_>>; 2] {
+        // Neither is ever closed. The costly ones first, so that none takes a place of the others while it waits.
+        let costly = if run.costly { self.costly.acquire().await.ok() } else { None };
+        let places = if run.speaks { &self.remote } else { &self.local };
+        [costly, places.acquire().await.ok()]
     }
 
     fn command(&self, run: &Run<'_>, agent: Option<&str>) -> tokio::process::Command {
@@ -329,6 +352,9 @@ impl Git {
         if !is_set("GIT_ALLOW_PROTOCOL") {
             command.env("GIT_ALLOW_PROTOCOL", "https:ssh");
         }
+        if !is_set(ALLOC_LIMIT.0) {
+            command.env(ALLOC_LIMIT.0, ALLOC_LIMIT.1);
+        }
         if let Some(agent) = agent
             && !is_set("GIT_HTTP_USER_AGENT")
         {
@@ -360,8 +386,9 @@ impl Git {
 
     /// For a command that only reads: nothing of this machine's settings.
     fn isolate(&self, command: &mut tokio::process::Command) {
-        let kept = ["PATH", "TMPDIR", "LD_LIBRARY_PATH", "GIT_EXEC_PATH"];
+        let kept = ["PATH", "TMPDIR", "LD_LIBRARY_PATH", "GIT_EXEC_PATH", ALLOC_LIMIT.0];
         let kept = self.inherited.iter().filter(|(name, _)| kept.iter().any(|one| name == one));
+        command.env(ALLOC_LIMIT.0, ALLOC_LIMIT.1);
         command.envs(kept.cloned());
         for (name, value) in [
             ("LC_ALL", "C"),
@@ -374,6 +401,9 @@ impl Git {
             ("GIT_LITERAL_PATHSPECS", "1"),
             ("GIT_NO_REPLACE_OBJECTS", "1"),
             ("GIT_OPTIONAL_LOCKS", "0"),
+            // What a repository is made with where nothing else is asked for; later versions of git differ.
+            ("GIT_DEFAULT_HASH", "sha1"),
+            ("GIT_DEFAULT_REF_FORMAT", "files"),
             ("GIT_TERMINAL_PROMPT", "0"),
             ("GIT_ALLOW_PROTOCOL", "none"),
         ] {

@@ -161,6 +161,16 @@ const TABLE: &[Meaning] = &[
         Says("the tls connection failed", "ask again; something between may break connections off"),
         true,
     ),
+    // Of what came; that the connection then broke off is git's own doing.
+    meaning(
+        &["attempting to allocate"],
+        ErrorClass::Corrupt,
+        Says(
+            "the repository holds what git needs more memory for than it may have",
+            "GIT_ALLOC_LIMIT in the server's environment is the bound, in bytes; 1 GiB if not set",
+        ),
+        false,
+    ),
     meaning(&["transport '", "protocol '"], Denied, TRANSPORT, false),
     meaning(
         &["connect tunnel failed", "from proxy after connect", "proxy connect aborted"],

@@ -3,7 +3,6 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Instant;
 
-use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 use super::*;
@@ -59,7 +58,7 @@ impl Place {
 }
 
 /// A command that waits with a child of its own, and says who they are.
-const HANGS: &str = "sleep 1000 & echo $$ $! > pids; wait";
+const HANGS: &str = "case $* in *version) exit;; esac; sleep 1000 & echo $$ $! > pids; wait";
 
 fn env() -> RemoteEnv {
     RemoteEnv::default()
@@ -146,16 +145,67 @@ async fn the_reader_may_stop_it() {
 }
 
 #[tokio::test]
-async fn nobody_waits_for_what_it_leaves_behind() {
-    let place = Place::new("sleep 30 & echo $! > pids; echo done");
+async fn what_it_leaves_behind_is_neither_waited_for_nor_left() {
+    let check = async |end: &str, succeeds: bool| {
+        let place = Place::new(&format!("sleep 30 & echo $! > pids; echo done; {end}"));
+        let git = place.git(&[]);
+        let began = Instant::now();
+        let run = Run::local(place.root.path(), &place.settings);
+        let (ended, output) = git.output(run).await.unwrap();
+        assert_eq!((ended.is_success(), &output[..]), (succeeds, &b"done\n"[..]), "{end}");
+        assert!(began.elapsed() < Duration::from_secs(10), "{end}: {:?}", began.elapsed());
+        place.are_gone("pids").await;
+    };
+    // The last holds the standard error alone.
+    tokio::join!(
+        check("exit 0", true),
+        check("exit 128", false),
+        check("exec sh -c 'kill $(cat pids); sleep 30 >&- & echo $! > pids; exit 1'", false),
+    );
+}
+
+#[tokio::test]
+async fn whoever_leaves_after_the_end_leaves_no_process_either() {
+    let place = Place::new("sleep 30 & echo $! > pids");
     let git = place.git(&[]);
-    let began = Instant::now();
     let run = Run::local(place.root.path(), &place.settings);
-    let (ended, output) = git.output(run).await.unwrap();
-    assert!(ended.is_success() && output == b"done\n");
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    let left = place.read("pids").trim().parse().unwrap();
-    rustix::process::kill_process(Pid::from_raw(left).unwrap(), Signal::KILL).unwrap();
+    // It has ended long before, but for its pipes.
+    let left = tokio::time::timeout(Duration::from_secs(1), git.output(run)).await;
+    assert!(left.is_err(), "{left:?}");
+    place.are_gone("pids").await;
+}
+
+/// What the user's configuration means to stay, stays.
+#[tokio::test]
+async fn a_daemon_for_credentials_stays() {
+    let real = std::process::Command::new("git").arg("--exec-path").output();
+    let real = real.ok().and_then(|output| String::from_utf8(output.stdout).ok());
+    let Some(real) =
+        real.filter(|path| Path::new(path.trim()).join("git-credential-cache").exists())
+    else {
+        return;
+    };
+    let cache = format!(
+        "HOME=$PWD XDG_CACHE_HOME=$PWD/cache PATH='{}':/usr/bin:/bin exec git-credential-cache",
+        real.trim()
+    );
+    let place = Place::new(&format!(
+        "printf 'protocol=https\\nhost=h.test\\nusername=u\\npassword=p\\n\\n' >> asked\n\
+         for word; do :; done; {cache} $word < asked"
+    ));
+    let git = place.git(&[]);
+    let cache = async |action: &str| {
+        let run = Run::local(place.root.path(), &place.settings).args([action]);
+        let began = Instant::now();
+        let (ended, output) = git.output(run).await.unwrap();
+        assert!(began.elapsed() < running::GRACE, "{action} was waited for: {ended:?}");
+        String::from_utf8(output).unwrap()
+    };
+    cache("store").await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let known = cache("get").await;
+    cache("exit").await;
+    assert!(known.contains("password=p"), "{known:?}");
 }
 
 #[tokio::test]
@@ -185,6 +235,7 @@ async fn environments() {
         "GIT_ALLOW_PROTOCOL=file",
         "GIT_TERMINAL_PROMPT=0",
         "GIT_DIR=/nonexistent",
+        "GIT_ALLOC_LIMIT=1073741824",
         "LC_ALL=C",
     ] {
         assert!(has(line), "{line} in {text}");
@@ -201,7 +252,23 @@ async fn environments() {
         assert!(!text.contains(absent), "{absent} in {text}");
     }
     assert!(text.contains(&format!("GIT_DIR={}\n", directory.display())), "{text}");
-    assert!(text.contains("GIT_CONFIG_GLOBAL=/dev/null\n"), "{text}");
+    for line in [
+        "GIT_CONFIG_GLOBAL=/dev/null",
+        "GIT_ALLOC_LIMIT=1073741824",
+        "GIT_DEFAULT_HASH=sha1",
+        "GIT_DEFAULT_REF_FORMAT=files",
+    ] {
+        assert!(text.lines().any(|one| one == line), "{line} in {text}");
+    }
+
+    // Whoever sets another bound means it, for all commands.
+    let git = place.git(&[("GIT_ALLOC_LIMIT", "5g")]);
+    for run in
+        [Run::remote(None, &remote, &place.settings), Run::local(&directory, &place.settings)]
+    {
+        let text = String::from_utf8(git.output(run).await.unwrap().1).unwrap();
+        assert!(text.contains("GIT_ALLOC_LIMIT=5g\n"), "{text}");
+    }
 }
 
 #[tokio::test]
@@ -227,4 +294,55 @@ async fn no_place_and_no_git() {
     let git = Git::new(place.root.path().to_owned(), &place.settings, [("PATH".into(), path)]);
     let fault = git.output(Run::local(place.root.path(), &place.settings)).await.unwrap_err();
     assert_eq!(fault.detail, "git: there is no git command on the server");
+}
+
+#[tokio::test]
+async fn what_costs_much_leaves_places_to_the_rest() {
+    let place = Place::new("for word; do :; done; case $word in archive) sleep 1000;; esac");
+    let settings = GitSettings {
+        max_local_commands: 8,
+        queue_timeout: Duration::from_millis(50),
+        ..place.settings.clone()
+    };
+    let place = Place { settings, ..place };
+    let git = place.git(&[]);
+    let archive =
+        || git.output(Run::local(place.root.path(), &place.settings).costly().args(["archive"]));
+    let (mut first, mut second) = (Box::pin(archive()), Box::pin(archive()));
+    for running in [&mut first, &mut second] {
+        assert!(tokio::time::timeout(Duration::from_millis(10), running).await.is_err());
+    }
+    let fault = archive().await.unwrap_err();
+    assert!(fault.detail.contains("no place"), "{}", fault.detail);
+    let other = Run::local(place.root.path(), &place.settings).args(["cat-file"]);
+    assert!(git.output(other).await.unwrap().0.is_success());
+}
+
+/// A few bytes that say they are five gigabytes, which git would make room for.
+#[tokio::test]
+async fn memory_has_a_bound() {
+    if !stoa_testkit::require_git() {
+        return;
+    }
+    // One tree, whose size goes on in seven bits each, and the checksum of all that.
+    let mut pack = b"PACK\0\0\0\x02\0\0\0\x01".to_vec();
+    let size = 5_u64 << 30;
+    pack.push(0x80 | 2 << 4 | (size & 15) as u8);
+    let mut rest = size >> 4;
+    while rest > 0 {
+        pack.push((rest & 127) as u8 | if rest > 127 { 0x80 } else { 0 });
+        rest >>= 7;
+    }
+    pack.extend([0x78, 0x9c, 0x03, 0, 0, 0, 0, 1]);
+    let root = tempfile::tempdir().unwrap();
+    let settings = GitSettings::default();
+    let path = [("PATH".into(), std::env::var_os("PATH").unwrap())];
+    let git = Git::new(root.path().to_owned(), &settings, path);
+    let repository = root.path().join("r");
+    let init = Run::local(&repository, &settings).args(["init", "-q", "--bare"]);
+    assert!(git.output(init).await.unwrap().0.is_success());
+    let run = Run::local(&repository, &settings).args(["index-pack", "--stdin"]).input(pack);
+    let (ended, _) = git.output(run).await.unwrap();
+    let fault = crate::direct::words::fault(&ended.words);
+    assert_eq!(fault.class, ErrorClass::Corrupt, "{ended:?}");
 }

@@ -128,6 +128,11 @@ fn what_git_and_its_hosts_say() {
         Unavailable,
         "broke off",
     );
+    check(
+        "fatal: attempting to allocate 4294967296 over limit 1073741824\nfatal: fetch-pack: invalid index-pack output\n",
+        ErrorClass::Corrupt,
+        "more memory",
+    );
     check("fatal: something new\n", Unavailable, "the command failed");
 }
 
