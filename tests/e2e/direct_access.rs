@@ -393,3 +393,35 @@ async fn an_agent_is_asked() {
         _ = fs_err::remove_file(&socket);
     }
 }
+
+/// A stranger's page names the company's repository: what the server may read there is not for that module.
+#[tokio::test]
+async fn a_strangers_page_spends_no_credential() {
+    if !require_git() {
+        return;
+    }
+    let corp = Corp::new();
+    corp.host(GIT, "lib", "lib").access("/", known_to_git());
+    for module in ["lib", "again"] {
+        corp.import("evil.example.org", module, &format!("https://{GIT}/r/lib"));
+    }
+    let setup = corp.setup().env("STOA_GOPROXY", "direct").env("STOA_GOSUMDB", "off");
+    let setup = setup.env("STOA_GIT_HOST", GIT).env("STOA_GIT_TOKEN", TOKEN);
+    let stoa = setup.start();
+    for file in ["@v/list", "@v/v1.0.0.info", "@latest"] {
+        let path = format!("evil.example.org/lib/{file}");
+        bounded(stoa.get(&path)).await.refused(404, "needs a credential");
+    }
+    let asked = corp.internet.requests(GIT);
+    assert!(!asked.is_empty(), "nobody asked there");
+    assert!(asked.iter().all(|request| request.header("authorization").is_none()), "{asked:?}");
+    // The same repository under its own name; and what was read of it then is still not the stranger's.
+    for file in ["@v/list", "@v/v1.0.0.info", "@v/v1.0.0.zip"] {
+        bounded(stoa.get(&format!("{GIT}/lib/{file}"))).await.ok();
+    }
+    for file in ["@v/list", "@v/v1.0.0.info", "@v/v1.0.0.zip"] {
+        let path = format!("evil.example.org/again/{file}");
+        bounded(stoa.get(&path)).await.refused(404, "needs a credential");
+    }
+    is_well(&setup, &stoa).await;
+}

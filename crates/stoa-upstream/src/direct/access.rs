@@ -424,6 +424,10 @@ pub(crate) struct Grant {
 }
 
 impl RemoteAccess for Grant {
+    fn is_named(&self) -> bool {
+        self.about.is_named
+    }
+
     fn prepare<'a>(
         &'a self,
         url: &'a str,

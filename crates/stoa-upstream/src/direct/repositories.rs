@@ -31,6 +31,9 @@ const CONFIGURED: u64 = 1000;
 
 /// What a remote operation gets besides its arguments. Asked right before each, since names and secrets change.
 pub(crate) trait RemoteAccess: fmt::Debug + Send + Sync {
+    /// Whether a person has named the module, so that it may be fetched with the server's credentials.
+    fn is_named(&self) -> bool;
+
     /// For an operation on the repository at this address.
     fn prepare<'a>(
         &'a self,
@@ -162,11 +165,12 @@ impl Repositories {
             return Err(Fault::new(ErrorClass::NotFound, Stage::Git, detail));
         }
         let mut remotes = lock(&self.inner.remotes);
-        let known = remotes.get(&code.url).cloned();
+        let key = key(&code.url, access.is_named());
+        let known = remotes.get(&key).cloned();
         let remote = known.unwrap_or_else(|| {
             self.forget_idle(&mut remotes);
-            let remote = Arc::new(Remote::new(&self.inner.directory, &code.url));
-            remotes.insert(code.url.clone(), remote.clone());
+            let remote = Arc::new(Remote::new(&self.inner.directory, &code.url, &key));
+            remotes.insert(key, remote.clone());
             remote
         });
         *lock(&remote.used) = Instant::now();
@@ -232,7 +236,8 @@ impl Repositories {
 
     /// The next who asks for the branches and tags of this remote has them listed.
     pub(super) fn look_anew(&self, url: &str) {
-        if let Some(remote) = lock(&self.inner.remotes).get(url) {
+        let remotes = lock(&self.inner.remotes);
+        for remote in [true, false].iter().filter_map(|&named| remotes.get(&key(url, named))) {
             lock(&remote.listed).outdated = true;
         }
     }
@@ -269,10 +274,17 @@ impl Inner {
     }
 }
 
+/// What was read with the server's credentials is not for modules that nobody here has named, and what a host did not show
+/// without them is no answer for ours: the same address is two remotes.
+fn key(url: &str, is_named: bool) -> String {
+    let who = if is_named { "git3" } else { "git3 stranger" };
+    format!("{who}:{url}")
+}
+
 impl Remote {
-    fn new(directory: &Path, url: &str) -> Self {
+    fn new(directory: &Path, url: &str, key: &str) -> Self {
         // Not by its name, so that no repository lies in another and every name is a valid one.
-        let key = Sha256::of(format!("git3:{url}").as_bytes()).to_string();
+        let key = Sha256::of(key.as_bytes()).to_string();
         Self {
             url: url.to_owned(),
             directory: directory.join(&key),

@@ -35,6 +35,10 @@ impl Access {
 }
 
 impl RemoteAccess for Access {
+    fn is_named(&self) -> bool {
+        true
+    }
+
     fn prepare<'a>(
         &'a self,
         _: &'a str,
