@@ -246,7 +246,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(upstream.govcs, GoVcs::default());
     assert_eq!((&git.host, &git.user), (&None, &None));
     assert!(git.token.is_none() && git.token_file.is_none() && config.git_credential.is_none());
-    assert_eq!((git.list_timeout, git.stall_timeout), (seconds(15), seconds(60)));
+    assert_eq!((git.list_timeout, git.stall_timeout), (seconds(30), seconds(60)));
     assert_eq!((git.fetch_timeout, git.queue_timeout), (seconds(3600), seconds(60)));
     assert_eq!((git.max_concurrent, git.refs_ttl), (8, seconds(60)));
     assert_eq!((git.max_refs, git.repository_size), (500_000, 16 << 30));
