@@ -22,20 +22,29 @@ impl ObjectId {
             64 => 32,
             _ => return None,
         };
-        let digit = |byte: u8| match byte {
-            b'0'..=b'9' => Some(byte - b'0'),
-            b'a'..=b'f' => Some(byte - b'a' + 10),
-            _ => None,
-        };
         let (pairs, _) = hex.as_bytes().as_chunks::<2>();
         for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-            *byte = digit(*high)? << 4 | digit(*low)?;
+            *byte = digit_value(*high)? << 4 | digit_value(*low)?;
         }
         Some(Self { bytes, length })
     }
 
     pub(super) fn is_sha256(&self) -> bool {
         self.length == 32
+    }
+
+    /// Whether its digits begin with these.
+    fn begins_with(&self, digits: &str) -> bool {
+        let has = |(at, digit): (usize, u8)| {
+            let byte = self.bytes.get(at / 2).copied().unwrap_or_default();
+            digit_value(digit) == Some(if at % 2 == 0 { byte >> 4 } else { byte & 15 })
+        };
+        digits.len() <= 2 * usize::from(self.length) && digits.bytes().enumerate().all(has)
+    }
+
+    /// The first 16 of its digits, as a number.
+    fn head(&self) -> u64 {
+        self.bytes.first_chunk().map_or(0, |head| u64::from_be_bytes(*head))
     }
 
     /// The 12 digits that pseudo-versions have.
@@ -59,23 +68,44 @@ impl fmt::Debug for ObjectId {
     }
 }
 
+fn digit_value(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
 /// Whether a revision could be the beginning of a hash: at least 7 lower-case hexadecimal digits.
 pub(super) fn is_hash_prefix(revision: &str) -> bool {
     (7..=64).contains(&revision.len())
         && revision.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// HEAD, branches and tags; of an annotated tag, what it points at.
+/// HEAD, branches and tags; of an annotated tag, what it points at. There may be a million.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Refs {
     /// Sorted by name.
     list: Vec<(Box<str>, ObjectId)>,
+    /// Where each is in the list, sorted by the heads of their hashes and then by name.
+    by_head: Vec<u32>,
 }
 
 impl Refs {
+    /// Of what was listed; of equal names the first counts.
+    fn new(mut list: Vec<(Box<str>, ObjectId)>) -> Self {
+        list.sort_by(|(a, _), (b, _)| a.cmp(b));
+        list.dedup_by(|(a, _), (b, _)| a == b);
+        list.shrink_to_fit();
+        let mut heads: Vec<(u64, u32)> =
+            list.iter().zip(0..).map(|((_, id), at)| (id.head(), at)).collect();
+        heads.sort_unstable();
+        let by_head = heads.into_iter().map(|(_, at)| at).collect();
+        Self { list, by_head }
+    }
+
     pub(super) fn find(&self, name: &str) -> Option<ObjectId> {
-        let at = self.list.binary_search_by(|(one, _)| (**one).cmp(name)).ok()?;
-        self.list.get(at).map(|(_, id)| *id)
+        self.entry(name).map(|(_, id)| id)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, ObjectId)> {
@@ -84,11 +114,28 @@ impl Refs {
 
     /// The tags, sorted by name, without `refs/tags/`.
     pub(super) fn tags(&self) -> impl Iterator<Item = (&str, ObjectId)> {
-        self.iter().filter_map(|(name, id)| Some((name.strip_prefix("refs/tags/")?, id)))
+        const TAGS: &str = "refs/tags/";
+        let first = self.list.partition_point(|(name, _)| **name < *TAGS);
+        let from = self.list.get(first..).unwrap_or_default().iter();
+        from.map_while(|(name, id)| Some((name.strip_prefix(TAGS)?, *id)))
+    }
+
+    /// The names of those that are at a commit, sorted.
+    pub(super) fn at(&self, id: ObjectId) -> impl Iterator<Item = &str> {
+        let heads = self.with_heads(id.head(), id.head());
+        heads.filter(move |(_, at)| *at == id).map(|(name, _)| name)
     }
 
     pub(super) fn tag_sum(&self, prefix: &str) -> String {
-        tag_sum(prefix, self.tags().map(|(tag, id)| (tag, id.to_string())))
+        let tags = self.tags().filter(|(tag, _)| tag.starts_with(prefix));
+        tag_sum(prefix, tags.map(|(tag, id)| (tag, id.to_string())))
+    }
+
+    /// What it takes in memory, in bytes, about.
+    pub(super) fn bytes(&self) -> u64 {
+        let names: usize = self.list.iter().map(|(name, _)| name.len()).sum();
+        let entry = size_of::<(Box<str>, ObjectId)>() + size_of::<u32>();
+        (names + self.list.len() * entry) as u64
     }
 
     /// What the revision names: a tag before a branch before HEAD before the beginning of a known hash.
@@ -106,11 +153,8 @@ impl Refs {
         if !is_hash_prefix(revision) {
             return Resolved::Unknown;
         }
-        let mut found = None;
-        for (name, id) in self.iter() {
-            if !id.to_string().starts_with(revision) {
-                continue;
-            }
+        let mut found: Option<(&str, ObjectId)> = None;
+        for (name, id) in self.beginning_with(revision) {
             match found {
                 // Of several refs of one commit the first.
                 Some((_, known)) if known == id => {}
@@ -122,6 +166,27 @@ impl Refs {
             Some((through, id)) => Resolved::Commit { id, through },
             None => Resolved::Hash,
         }
+    }
+
+    /// Those whose hashes begin with these digits.
+    fn beginning_with(&self, digits: &str) -> impl Iterator<Item = (&str, ObjectId)> {
+        let of_head = digits.get(..16).unwrap_or(digits);
+        let value = u64::from_str_radix(of_head, 16).unwrap_or(0);
+        let open = 64 - 4 * of_head.len();
+        let (low, high) = match u32::try_from(open).ok().filter(|open| *open < 64) {
+            Some(open) => (value << open, value << open | ((1 << open) - 1)),
+            None => (0, u64::MAX),
+        };
+        self.with_heads(low, high).filter(move |(_, id)| id.begins_with(digits))
+    }
+
+    fn with_heads(&self, low: u64, high: u64) -> impl Iterator<Item = (&str, ObjectId)> {
+        let entry = |at: u32| self.list.get(usize::try_from(at).ok()?);
+        let head = move |at: u32| entry(at).map_or(0, |(_, id)| id.head());
+        let first = self.by_head.partition_point(|&at| head(at) < low);
+        let from = self.by_head.get(first..).unwrap_or_default().iter();
+        let within = from.copied().take_while(move |&at| head(at) <= high);
+        within.filter_map(move |at| entry(at).map(|(name, id)| (&**name, *id)))
     }
 
     fn entry(&self, name: &str) -> Option<(&str, ObjectId)> {
@@ -156,17 +221,24 @@ pub(super) struct Listing {
     line: Vec<u8>,
     most: usize,
     bytes: u64,
+    /// Of the names that are kept.
+    names: usize,
+    most_names: usize,
 }
 
 /// A line is a hash and a name, and git lets no name be longer than a path may be.
 const MAX_LINE: usize = 8 << 10;
 /// Of what is listed, with the refs that are not kept: those of a million pull requests.
 const MAX_BYTES: u64 = 256 << 20;
+/// Of the names that are kept; more where so many more refs are allowed that a usual name would not fit.
+const MAX_NAMES: usize = 32 << 20;
+const USUAL_NAME: usize = 64;
 
 impl Listing {
     /// `most`: how many refs may be kept.
     pub(super) fn new(most: usize) -> Self {
-        Self { refs: Vec::new(), line: Vec::new(), most, bytes: 0 }
+        let most_names = MAX_NAMES.max(most.saturating_mul(USUAL_NAME));
+        Self { refs: Vec::new(), line: Vec::new(), most, bytes: 0, names: 0, most_names }
     }
 
     pub(super) fn take(&mut self, mut bytes: &[u8]) -> Result<(), Fault> {
@@ -188,7 +260,15 @@ impl Listing {
 
     fn end_line(&mut self) -> Result<(), Fault> {
         let line = std::mem::take(&mut self.line);
-        let Ok(line) = std::str::from_utf8(&line) else { return Ok(()) };
+        let outcome = self.keep(&line);
+        // Its room is that of the next.
+        self.line = line;
+        self.line.clear();
+        outcome
+    }
+
+    fn keep(&mut self, line: &[u8]) -> Result<(), Fault> {
+        let Ok(line) = std::str::from_utf8(line) else { return Ok(()) };
         let mut fields = line.split_whitespace();
         let (Some(hash), Some(name), None) = (fields.next(), fields.next(), fields.next()) else {
             return Ok(());
@@ -210,14 +290,17 @@ impl Listing {
         if self.refs.len() == self.most {
             return Err(too_many(format!("list has more than {} branches and tags", self.most)));
         }
+        self.names += name.len();
+        if self.names > self.most_names {
+            let most = self.most_names;
+            return Err(too_many(format!("names of branches and tags are over {most} bytes")));
+        }
         self.refs.push((name.into(), id));
         Ok(())
     }
 
-    pub(super) fn finish(mut self) -> Refs {
-        self.refs.sort_by(|(a, _), (b, _)| a.cmp(b));
-        self.refs.dedup_by(|(a, _), (b, _)| a == b);
-        Refs { list: self.refs }
+    pub(super) fn finish(self) -> Refs {
+        Refs::new(self.refs)
     }
 }
 
@@ -241,75 +324,4 @@ fn is_ref_name(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: &str = "a3ab0831a0ed9ce3aa2155c5c30627b07f94166a";
-    const B: &str = "bbaab31090cb8dc2c1b991f377bd260450f5e054";
-    const C: &str = "bbaab31190cb8dc2c1b991f377bd260450f5e054";
-
-    fn listed(text: &str, pieces: usize) -> Refs {
-        let mut listing = Listing::new(100);
-        for piece in text.as_bytes().chunks(pieces) {
-            listing.take(piece).unwrap();
-        }
-        listing.finish()
-    }
-
-    #[test]
-    fn lists() {
-        let text = format!(
-            "{B}\tHEAD\n{B}\trefs/heads/main\n{C}\trefs/heads/other\n{C}\trefs/pull/1/head\n\
-             {A}\trefs/tags/v1\n{B}\trefs/tags/w\n{A}\trefs/tags/w^{{}}\n{A}\trefs/tags/a:b\n\
-             {A}\trefs/tags/../x\n{A}\trefs/tags/x.lock\nrubbish\n{A} a b c\n"
-        );
-        for pieces in [1, 7, 4096] {
-            let refs = listed(&text, pieces);
-            let names: Vec<_> = refs.iter().map(|(name, _)| name).collect();
-            assert_eq!(
-                names,
-                ["HEAD", "refs/heads/main", "refs/heads/other", "refs/tags/v1", "refs/tags/w"]
-            );
-            assert_eq!(refs.find("refs/tags/w").unwrap().to_string(), A);
-        }
-    }
-
-    #[test]
-    fn resolves() {
-        let (a, b) = (ObjectId::parse(A).unwrap(), ObjectId::parse(B).unwrap());
-        let refs = listed(
-            &format!(
-                "{B}\tHEAD\n{B}\trefs/heads/main\n{C}\trefs/heads/v1\n{A}\trefs/tags/v1\n\
-                 {A}\trefs/tags/abcdef0\n"
-            ),
-            4096,
-        );
-        let check = |revision: &str, expected: Resolved<'_>| {
-            assert_eq!(refs.resolve(revision), expected, "{revision}");
-        };
-        check("v1", Resolved::Ref { name: "refs/tags/v1", id: a });
-        check("main", Resolved::Ref { name: "refs/heads/main", id: b });
-        check("HEAD", Resolved::Ref { name: "HEAD", id: b });
-        check("bbaab310", Resolved::Commit { id: b, through: "HEAD" });
-        check(B, Resolved::Commit { id: b, through: "HEAD" });
-        check("bbaab31", Resolved::Ambiguous);
-        check("bbaab3", Resolved::Unknown);
-        check("BBAAB310", Resolved::Unknown);
-        check("1234567", Resolved::Hash);
-        check("abcdef0", Resolved::Ref { name: "refs/tags/abcdef0", id: a });
-        check("-x", Resolved::Unknown);
-        check("", Resolved::Unknown);
-    }
-
-    #[test]
-    fn has_bounds() {
-        let mut listing = Listing::new(2);
-        let line = |n: usize| format!("{A}\trefs/tags/v{n}\n");
-        listing.take(line(1).as_bytes()).unwrap();
-        listing.take(line(2).as_bytes()).unwrap();
-        let fault = listing.take(line(3).as_bytes()).unwrap_err();
-        assert!(fault.detail.contains("more than 2 branches and tags"), "{}", fault.detail);
-        let mut listing = Listing::new(2);
-        assert!(listing.take(&[b'x'; MAX_LINE + 1]).is_err());
-    }
-}
+mod tests;
