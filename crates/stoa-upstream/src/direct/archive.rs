@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::io::Seek as _;
 
-use stoa_module::ErrorClass;
+use stoa_module::{ErrorClass, ZipLimits};
 
-use crate::direct::command::{Growth, Run};
+use crate::direct::command::{Growth, Run, Wanted};
 use crate::direct::refs::ObjectId;
 use crate::direct::repositories::Repository;
 use crate::direct::words;
@@ -68,18 +68,27 @@ impl Repository {
     async fn check_sizes(&self, commit: ObjectId, directory: &str) -> Result<(), Fault> {
         let settings = &self.inner.settings;
         let most = settings.max_archive_bytes.saturating_mul(CONVERSION);
+        let limits = ZipLimits::default();
         let run = Run::local(&self.remote.directory, settings)
-            .args(["ls-tree", "-r", "-l", "-z", "--full-tree", "--end-of-options"])
+            .costly()
+            // With the trees, which may be without end and without a single file.
+            .args(["ls-tree", "-r", "-t", "-l", "-z", "--full-tree", "--end-of-options"])
             .args([commit.to_string()])
             .args((!directory.is_empty()).then_some(directory));
         let (mut sum, mut sizes) = (0_u64, Sizes::default());
         let mut take = |bytes: &[u8]| {
             sum = sum.saturating_add(sizes.take(bytes));
+            let what = "directory of the module in the repository";
             if sum > most.saturating_mul(CONVERSION) || sizes.largest > most {
-                let what = "directory of the module in the repository";
-                return crate::direct::command::Wanted::Refused(too_large(what, most));
+                return Wanted::Refused(too_large(what, most));
             }
-            crate::direct::command::Wanted::More
+            if sizes.entries > limits.max_files {
+                return Wanted::Refused(too_many(what, "files and directories", limits.max_files));
+            }
+            if sizes.names > limits.max_name_bytes {
+                return Wanted::Refused(too_many(what, "bytes of names", limits.max_name_bytes));
+            }
+            Wanted::More
         };
         // If it fails, so does the archive, which then says why.
         self.inner.git.run(run, &mut take).await.map(drop)
@@ -87,7 +96,11 @@ impl Repository {
 }
 
 fn too_large(what: &str, most: u64) -> Fault {
-    let detail = format!("git: the {what} has more than {most} bytes");
+    too_many(what, "bytes", most)
+}
+
+fn too_many(what: &str, of: &str, most: u64) -> Fault {
+    let detail = format!("git: the {what} has more than {most} {of}");
     Fault::new(ErrorClass::NotFound, Stage::Git, detail)
 }
 
@@ -98,6 +111,9 @@ struct Sizes {
     entry: Vec<u8>,
     in_name: bool,
     largest: u64,
+    entries: u64,
+    /// The bytes of all names.
+    names: u64,
 }
 
 impl Sizes {
@@ -109,8 +125,9 @@ impl Sizes {
                 0 => {
                     self.entry.clear();
                     self.in_name = false;
+                    self.entries += 1;
                 }
-                _ if self.in_name => {}
+                _ if self.in_name => self.names += 1,
                 b'\t' => {
                     self.in_name = true;
                     let size = self.entry.rsplit(|&b| b == b' ').next().unwrap_or_default();
@@ -139,6 +156,7 @@ mod tests {
             let mut sizes = Sizes::default();
             let sum: u64 = text.chunks(pieces).map(|piece| sizes.take(piece)).sum();
             assert_eq!((sum, sizes.largest), (1_234_567_890_251, 1_234_567_890_123));
+            assert_eq!((sizes.entries, sizes.names), (4, 13));
         }
     }
 }
