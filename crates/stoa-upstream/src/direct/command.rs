@@ -60,6 +60,8 @@ pub(super) struct Git {
     local: Semaphore,
     /// Of the local ones, those that take long and read all of a tree.
     costly: Semaphore,
+    /// And those that nobody waits for.
+    tidying: Semaphore,
     queue_timeout: Duration,
     version: OnceCell<Option<String>>,
     pub(super) counters: Counters,
@@ -206,6 +208,12 @@ impl<'r> Run<'r> {
         self
     }
 
+    /// It says nothing before it is done.
+    pub(super) fn silent(mut self) -> Self {
+        self.quiet = self.whole;
+        self
+    }
+
     /// Fewer of these run at once than of other local commands.
     pub(super) fn costly(mut self) -> Self {
         self.costly = true;
@@ -239,6 +247,7 @@ impl Git {
             remote: Semaphore::new(settings.max_remote_commands.max(1)),
             local: Semaphore::new(settings.max_local_commands.max(1)),
             costly: Semaphore::new((settings.max_local_commands / COSTLY).max(1)),
+            tidying: Semaphore::new((settings.max_local_commands / COSTLY).max(1)),
             queue_timeout: settings.queue_timeout,
             version: OnceCell::new(),
             counters: Counters::default(),
@@ -305,6 +314,11 @@ impl Git {
         let outcome = Running::new(child, input).watch(&run, reader).await;
         started.ended(outcome.as_ref().is_ok_and(Ended::is_success));
         outcome
+    }
+
+    /// For a command that may take an hour, and can as well be run another time.
+    pub(super) fn place_to_tidy(&self) -> Option<SemaphorePermit<'_>> {
+        self.tidying.try_acquire().ok()
     }
 
     async fn place(&self, run: &Run<'_>) -> [Option<SemaphorePermit<'_>>; 2] {

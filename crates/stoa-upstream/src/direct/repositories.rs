@@ -19,7 +19,7 @@ use crate::direct::GitSettings;
 use crate::direct::access::RemoteEnv;
 use crate::direct::command::{Ended, Git, Run, Wanted};
 use crate::direct::counters::GitStatus;
-use crate::direct::fetch::{Queue, Writer};
+use crate::direct::fetch::{Queue, Refusal, Writer};
 use crate::direct::hosts::Hosts;
 use crate::direct::refs::{self, ObjectId, Refs};
 use crate::direct::words;
@@ -28,6 +28,8 @@ use crate::failure::{Fault, Stage};
 
 /// Answers of the user's configuration that are remembered.
 const CONFIGURED: u64 = 1000;
+/// What the lists of branches and tags may take in memory, in bytes, of all repositories that nobody uses.
+const IDLE_BYTES: u64 = 128 << 20;
 
 /// What a remote operation gets besides its arguments. Asked right before each, since names and secrets change.
 pub(crate) trait RemoteAccess: fmt::Debug + Send + Sync {
@@ -62,6 +64,8 @@ pub(super) struct Inner {
     /// What the user's configuration says, by the arguments with which git was asked.
     configured: Cache<Vec<Box<str>>, String>,
     remotes: Mutex<HashMap<String, Arc<Remote>>>,
+    /// What the lists of repositories that nobody uses may take in memory.
+    idle_bytes: u64,
     /// Tags that were seen to have moved.
     moved: AtomicU64,
 }
@@ -85,6 +89,10 @@ pub(super) struct Remote {
     listed: Mutex<Listed>,
     pub(super) queue: Mutex<Queue>,
     pub(super) writer: tokio::sync::Mutex<Writer>,
+    /// The refs of which all is here.
+    pub(super) complete: Mutex<Option<Arc<Refs>>>,
+    /// Why it was not fetched, and why it will not be for a while.
+    pub(super) refusal: Mutex<Option<Refusal>>,
     /// A command has found the repository broken.
     pub(super) broken: AtomicBool,
     /// The commits under which versions were answered, by their tags. `None` until it was read.
@@ -144,7 +152,16 @@ impl Repositories {
         let (remotes, moved) = (Mutex::default(), AtomicU64::new(0));
         let configured =
             Cache::builder().max_capacity(CONFIGURED).time_to_live(settings.refs_ttl).build();
-        let inner = Inner { directory, settings, git, hosts, configured, remotes, moved };
+        let inner = Inner {
+            directory,
+            settings,
+            git,
+            hosts,
+            configured,
+            remotes,
+            idle_bytes: IDLE_BYTES,
+            moved,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -239,6 +256,7 @@ impl Repositories {
         let remotes = lock(&self.inner.remotes);
         for remote in [true, false].iter().filter_map(|&named| remotes.get(&key(url, named))) {
             lock(&remote.listed).outdated = true;
+            *lock(&remote.refusal) = None;
         }
     }
 
@@ -251,18 +269,21 @@ impl Repositories {
         }
     }
 
-    /// Keeps what is in use, and of the rest those that were used last.
+    /// Keeps what is in use, and of the rest those that were used last, as many as have room for what is known of them.
     fn forget_idle(&self, remotes: &mut HashMap<String, Arc<Remote>>) {
         let is_idle = |remote: &Arc<Remote>| Arc::strong_count(remote) == 1;
-        let mut idle: Vec<(Instant, String)> = remotes
+        let mut idle: Vec<(Instant, u64, String)> = remotes
             .iter()
             .filter(|(_, remote)| is_idle(remote))
-            .map(|(url, remote)| (*lock(&remote.used), url.clone()))
+            .map(|(url, remote)| (*lock(&remote.used), remote.bytes(), url.clone()))
             .collect();
-        idle.sort();
-        let surplus = idle.len().saturating_sub(self.inner.settings.max_idle);
-        for (_, url) in idle.into_iter().take(surplus) {
-            remotes.remove(&url);
+        idle.sort_by(|a, b| b.cmp(a));
+        let mut sum = 0_u64;
+        for (at, (_, bytes, url)) in idle.into_iter().enumerate() {
+            sum = sum.saturating_add(bytes);
+            if at >= self.inner.settings.max_idle || sum > self.inner.idle_bytes {
+                remotes.remove(&url);
+            }
         }
     }
 }
@@ -292,10 +313,23 @@ impl Remote {
             listed: Mutex::default(),
             queue: Mutex::default(),
             writer: tokio::sync::Mutex::default(),
+            complete: Mutex::default(),
+            refusal: Mutex::default(),
             broken: AtomicBool::new(false),
             pins: Mutex::default(),
             used: Mutex::new(Instant::now()),
         }
+    }
+}
+
+impl Remote {
+    /// What its lists take in memory, about.
+    fn bytes(&self) -> u64 {
+        let last = lock(&self.listed).last.as_ref().and_then(|(_, outcome)| outcome.clone().ok());
+        let complete = lock(&self.complete).clone();
+        let is_other = |one: &Arc<Refs>| last.as_ref().is_none_or(|last| !Arc::ptr_eq(last, one));
+        let other = complete.filter(is_other);
+        last.iter().chain(&other).map(|refs| refs.bytes()).sum()
     }
 }
 
@@ -450,3 +484,6 @@ impl Repository {
 pub(super) fn lost_task() -> Fault {
     Fault::new(ErrorClass::Internal, Stage::Git, "git: the task that was waited for is gone")
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 mod against_go;
 mod fetching;
+mod harm;
 mod vectors;
 
 use std::ffi::OsString;

@@ -125,16 +125,17 @@ impl CodeModule {
             return Ok(commit(snapshot));
         }
         let mut refs = refs.clone();
-        if self.repository.has_everything(&refs).await {
+        if self.repository.has_everything(&refs) {
             refs = self.repository.refs(Fresh::Now).await?;
         }
-        if !self.repository.has_everything(&refs).await {
+        if !self.repository.has_everything(&refs) {
             self.repository.fetch(Want::Everything).await?;
-            if let Some(snapshot) = self.repository.snapshot(hash, files).await? {
-                return Ok(commit(snapshot));
-            }
         }
-        Err(unknown(hash))
+        // Others may have had all of it fetched since it was looked for.
+        match self.repository.snapshot(hash, files).await? {
+            Some(snapshot) => Ok(commit(snapshot)),
+            None => Err(unknown(hash)),
+        }
     }
 
     fn unknown_revision(&self, sought: Sought<'_>, refs: &Refs) -> Fault {
