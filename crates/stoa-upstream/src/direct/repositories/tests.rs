@@ -4,6 +4,10 @@ use super::*;
 struct Nowhere;
 
 impl RemoteAccess for Nowhere {
+    fn is_named(&self) -> bool {
+        true
+    }
+
     fn prepare<'a>(
         &'a self,
         _: &'a str,
@@ -46,7 +50,7 @@ fn what_is_idle_has_a_bound() {
     let known = || {
         let remotes = lock(&repositories.inner.remotes);
         let mut known: Vec<_> =
-            remotes.keys().map(|url| url["https://".len()..].to_owned()).collect();
+            remotes.values().map(|remote| remote.url["https://".len()..].to_owned()).collect();
         known.sort();
         known.concat()
     };

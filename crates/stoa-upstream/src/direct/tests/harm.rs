@@ -162,6 +162,10 @@ struct Renamed {
 }
 
 impl RemoteAccess for Renamed {
+    fn is_named(&self) -> bool {
+        true
+    }
+
     fn prepare<'a>(
         &'a self,
         url: &'a str,
