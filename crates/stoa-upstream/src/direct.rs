@@ -33,6 +33,7 @@ mod modules;
 mod objects;
 mod refs;
 mod repositories;
+mod room;
 mod settings;
 mod versions;
 mod words;

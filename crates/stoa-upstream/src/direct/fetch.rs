@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, TryLockError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use fs_err::OpenOptions;
 use fs_err::os::unix::fs::OpenOptionsExt as _;
@@ -253,7 +253,11 @@ impl Repository {
         let began = Instant::now();
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(file),
+                Ok(()) => {
+                    // Says when the repository was used, also after a restart.
+                    let _ = file.set_modified(SystemTime::now());
+                    return Ok(file);
+                }
                 Err(TryLockError::Error(error)) => return Err(of_io(&error)),
                 Err(TryLockError::WouldBlock) if began.elapsed() < patience => {
                     tokio::time::sleep(RETRY_LOCK).await;
@@ -339,6 +343,7 @@ impl Driver {
         if repository.sweep(&mut writer).await.is_err() {
             tracing::debug!("a repository could not be swept");
         }
+        repository.inner.make_room_behind();
     }
 }
 

@@ -52,18 +52,20 @@ pub(crate) trait RemoteAccess: fmt::Debug + Send + Sync {
 /// All repositories below one directory. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Repositories {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
 pub(super) struct Inner {
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
     pub(super) settings: GitSettings,
     pub(super) git: Git,
     pub(super) hosts: Hosts,
     /// What the user's configuration says, by the arguments with which git was asked.
     configured: Cache<Vec<Box<str>>, String>,
-    remotes: Mutex<HashMap<String, Arc<Remote>>>,
+    pub(super) remotes: Mutex<HashMap<String, Arc<Remote>>>,
+    /// When it was looked last whether all fit on the disk.
+    pub(super) looked: Mutex<Option<Instant>>,
     /// What the lists of repositories that nobody uses may take in memory.
     idle_bytes: u64,
     /// Tags that were seen to have moved.
@@ -97,7 +99,7 @@ pub(super) struct Remote {
     pub(super) broken: AtomicBool,
     /// The commits under which versions were answered, by their tags. `None` until it was read.
     pub(super) pins: Mutex<Option<HashMap<Box<str>, ObjectId>>>,
-    used: Mutex<Instant>,
+    pub(super) used: Mutex<Instant>,
 }
 
 /// The outcome of `git ls-remote`, and one that is under way.
@@ -152,7 +154,9 @@ impl Repositories {
         let (remotes, moved) = (Mutex::default(), AtomicU64::new(0));
         let configured =
             Cache::builder().max_capacity(CONFIGURED).time_to_live(settings.refs_ttl).build();
+        let looked = Mutex::default();
         let inner = Inner {
+            looked,
             directory,
             settings,
             git,

@@ -27,6 +27,8 @@ pub struct GitSettings {
     pub max_refs: usize,
     /// The size of a bare repository.
     pub max_repository_bytes: u64,
+    /// The size of all of them together. Those that nobody uses go first, the longest unused before others.
+    pub max_total_bytes: u64,
     /// The size of the archive of a module's directory, before what does not belong into its zip is left out: 500 MiB, as
     /// for the go command.
     pub max_archive_bytes: u64,
@@ -53,6 +55,7 @@ impl Default for GitSettings {
             refs_min_interval: Duration::from_secs(2),
             max_refs: 500_000,
             max_repository_bytes: 16 << 30,
+            max_total_bytes: 100 << 30,
             max_archive_bytes: 500 << 20,
             whole_bytes: 4 << 20,
             max_packs: 20,

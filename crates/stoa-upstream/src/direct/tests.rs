@@ -3,6 +3,7 @@
 mod against_go;
 mod fetching;
 mod harm;
+mod room;
 mod vectors;
 
 use std::ffi::OsString;

@@ -36,6 +36,8 @@ pub struct Git {
     pub max_refs: usize,
     /// Bytes, of one repository.
     pub repository_size: u64,
+    /// Bytes, of all of them.
+    pub size: u64,
 }
 
 /// A file and the secret that was read from it.
@@ -60,6 +62,7 @@ impl Git {
             refs_ttl: Duration::ZERO,
             max_refs: 0,
             repository_size: 0,
+            size: 0,
         }
     }
 }

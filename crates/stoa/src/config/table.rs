@@ -371,6 +371,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         "The largest a repository may become in the data directory; a fetch that goes beyond is ended",
     ),
     Setting::new(
+        "git.size",
+        "100GiB",
+        Kind::Size { least: 0, most: 1024 * TIB, set: |c, v| c.git.size = v },
+        "Room for all repositories; beyond it those that nobody used for the longest time are removed, and fetched again when they are wanted",
+    ),
+    Setting::new(
         "sumdb.gosumdb",
         "sum.golang.org",
         Kind::SumDb(|c, v| c.sumdb.gosumdb = v),

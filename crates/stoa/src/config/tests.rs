@@ -249,7 +249,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!((git.list_timeout, git.stall_timeout), (seconds(30), seconds(60)));
     assert_eq!((git.fetch_timeout, git.queue_timeout), (seconds(3600), seconds(60)));
     assert_eq!((git.max_concurrent, git.refs_ttl), (8, seconds(60)));
-    assert_eq!((git.max_refs, git.repository_size), (500_000, 16 << 30));
+    assert_eq!((git.max_refs, git.repository_size, git.size), (500_000, 16 << 30, 100 << 30));
     assert_eq!(sumdb.gosumdb, GoSumDb::parse("sum.golang.org").unwrap());
     assert_eq!((sumdb.timeout, sumdb.serve_after), (seconds(60), seconds(5)));
     assert_eq!(sumdb.on_unreachable, OnUnreachable::Refuse);

@@ -60,6 +60,7 @@ pub(super) fn settings(config: &Config, git_dir: Option<PathBuf>) -> Settings {
             refs_ttl: git.refs_ttl,
             max_refs: git.max_refs,
             max_repository_bytes: git.repository_size,
+            max_total_bytes: git.size,
             ..GitSettings::default()
         },
         ..Settings::default()
