@@ -25,6 +25,7 @@
 mod access;
 mod archive;
 mod command;
+mod configured;
 mod counters;
 mod fetch;
 mod hosts;

@@ -7,6 +7,7 @@
 
 mod authorities;
 mod remote;
+mod ssh;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -24,6 +25,7 @@ use url::{Host, Url};
 
 use crate::credentials::Credentials;
 use crate::direct::access::remote::{Remote, over_ssh};
+use crate::direct::access::ssh::ssh_command;
 use crate::direct::repositories::{RemoteAccess, Repositories};
 use crate::direct::words;
 use crate::discovery::{About, NotPublic, Pages, Rules, is_public};
@@ -42,9 +44,6 @@ const FIRST_QUESTION: &str = "/info/refs?service=git-upload-pack";
 
 /// Before the next address of a host is tried, too, as happy eyeballs do.
 const HEAD_START: Duration = Duration::from_millis(250);
-
-const SSH: &str = "ssh -oBatchMode=yes -oControlMaster=no -oConnectTimeout=10 -oForwardAgent=no \
-                   -oClearAllForwardings=yes";
 
 /// Environment variables and `-c` options of one remote operation.
 #[derive(Clone, Default)]
@@ -388,32 +387,6 @@ async fn any_of(addresses: &[IpAddr], port: u16) -> std::io::Result<()> {
         }
     }
     Err(last)
-}
-
-/// The command for ssh, unless the user has one of their own and the settings have no key.
-fn ssh_command(key: Option<&SshKey>, user_has_one: bool) -> Result<Option<String>, Fault> {
-    let Some(SshKey { key_file, known_hosts_file, .. }) = key else {
-        return Ok((!user_has_one).then(|| SSH.to_owned()));
-    };
-    let quoted = |path: &PathBuf| match path.to_str() {
-        // As ssh reads the value of an option: a word of its own, for a shell and then for ssh.
-        Some(path) if !path.contains(['"', '\n', '%', '\\']) => {
-            Ok(format!("'\"{}\"'", path.replace('\'', r"'\''")))
-        }
-        _ => {
-            let detail =
-                format!("git: ssh cannot be given a file of this name: {}", path.display());
-            Err(Fault::new(ErrorClass::Internal, Stage::Local, detail))
-        }
-    };
-    let key_file = quoted(key_file)?;
-    let own = format!("-oIdentitiesOnly=yes -oIdentityAgent=none -oIdentityFile={key_file}");
-    let Some(file) = known_hosts_file else { return Ok(Some(format!("{SSH} {own}"))) };
-    let file = quoted(file)?;
-    Ok(Some(format!(
-        "{SSH} {own} -oUserKnownHostsFile={file} -oGlobalKnownHostsFile=/dev/null \
-         -oStrictHostKeyChecking=yes"
-    )))
 }
 
 /// One module's access.

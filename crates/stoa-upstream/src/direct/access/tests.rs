@@ -5,6 +5,7 @@ use secrecy::SecretString;
 use stoa_module::Patterns;
 use stoa_testkit::require_git;
 
+use super::ssh::SSH;
 use super::*;
 use crate::client::requests::Builder;
 use crate::discovery::Guard;
