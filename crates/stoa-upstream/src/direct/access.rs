@@ -160,7 +160,7 @@ impl Access {
             return Err(words::transport_not_allowed());
         }
         env.host = remote.host().map(|(host, port)| format!("{host}:{port}"));
-        self.repositories.hosts().refuse(env.host.as_deref())?;
+        self.repositories.hosts().refuse(&env)?;
         let own = self.own_settings(&remote).await?;
         if about.insecure && !self.allow_protocol_is_set {
             env.envs.push(("GIT_ALLOW_PROTOCOL".into(), "https:ssh:http".into()));
@@ -183,7 +183,7 @@ impl Access {
             (&remote, remote.host(), addresses.is_empty())
             && let Err(fault) = self.connect(host, port, &addresses).await
         {
-            self.repositories.hosts().is_silent(env.host.as_deref(), &fault);
+            self.repositories.hosts().is_silent(&env, &fault);
             return Err(fault);
         }
         Ok(env)

@@ -1,6 +1,6 @@
 //! What is known of the hosts that git speaks to, so that a dead one takes neither all places nor everybody's time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,14 @@ use crate::failure::{Fault, Stage, span};
 /// How long a host that could not be reached is left alone.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Hosts by `host:port`. Those of which nothing is known any more are forgotten.
+/// So many repositories in a row that got no answer make a silent host; one may be slow by itself.
+const SILENT: usize = 3;
+
+/// How long it is remembered that there was no answer.
+const MEMORY: Duration = Duration::from_mins(10);
+
+/// Hosts by `host:port`, those of modules that nobody here has named apart: no stranger's repository shall take our places
+/// at a host or make it pass for a dead one. Those of which nothing is known any more are forgotten.
 #[derive(Debug)]
 pub(super) struct Hosts {
     all: Mutex<HashMap<String, Host>>,
@@ -28,6 +35,10 @@ pub(super) struct Hosts {
 #[derive(Debug)]
 struct Host {
     places: Arc<Semaphore>,
+    /// Repositories that got no answer, since the last answer to any.
+    unanswered: BTreeSet<String>,
+    /// When the last of them was asked.
+    asked: Instant,
     silent: Option<(Instant, Fault)>,
 }
 
@@ -51,8 +62,8 @@ impl Hosts {
 
     /// Waits for a place at the host; refuses at once while it is known that nobody answers there.
     pub(super) async fn place(&self, env: &RemoteEnv) -> Result<Place, Fault> {
-        let Some(name) = &env.host else { return Ok(Place { _places: Vec::new() }) };
-        self.refuse(Some(name))?;
+        let Some(name) = name(env) else { return Ok(Place { _places: Vec::new() }) };
+        self.refuse(env)?;
         let at_host = {
             let mut all = self.all();
             all.retain(|_, host| host.is_known(self.each));
@@ -61,7 +72,7 @@ impl Hosts {
         let strangers = (!env.is_named).then(|| Arc::clone(&self.strangers));
         let placing = async {
             let mut places = Vec::new();
-            for semaphore in [at_host].into_iter().chain(strangers) {
+            for semaphore in strangers.into_iter().chain([at_host]) {
                 places.push(semaphore.acquire_owned().await.ok()?);
             }
             Some(Place { _places: places })
@@ -76,21 +87,42 @@ impl Hosts {
                 .hint("ask again later; git.max-concurrent can be higher"));
         };
         // What others met meanwhile counts for those who waited, too.
-        self.refuse(Some(name))?;
+        self.refuse(env)?;
         Ok(place)
     }
 
     /// The failure that others met at the host a moment ago.
-    pub(super) fn refuse(&self, host: Option<&str>) -> Result<(), Fault> {
-        let refusal = host.and_then(|name| self.all().get(name).and_then(Host::refusal));
+    pub(super) fn refuse(&self, env: &RemoteEnv) -> Result<(), Fault> {
+        let refusal = name(env).and_then(|name| self.all().get(&name).and_then(Host::refusal));
         refusal.map_or(Ok(()), Err)
     }
 
-    /// Nobody answered at the host.
-    pub(super) fn is_silent(&self, host: Option<&str>, fault: &Fault) {
-        let Some(name) = host else { return };
+    /// Nobody answered about the repository at this address.
+    pub(super) fn said_nothing(&self, env: &RemoteEnv, url: &str, fault: &Fault) {
+        let Some(name) = name(env) else { return };
         let mut all = self.all();
-        let host = all.entry(name.to_owned()).or_insert_with(|| Host::new(self.each));
+        let host = all.entry(name).or_insert_with(|| Host::new(self.each));
+        host.unanswered.insert(url.to_owned());
+        host.asked = Instant::now();
+        if host.unanswered.len() >= SILENT {
+            host.unanswered.clear();
+            host.silent = Some((Instant::now(), fault.clone()));
+        }
+    }
+
+    /// The host has answered, whatever.
+    pub(super) fn answered(&self, env: &RemoteEnv) {
+        let Some(name) = name(env) else { return };
+        if let Some(host) = self.all().get_mut(&name) {
+            host.unanswered.clear();
+        }
+    }
+
+    /// Nobody can be reached at the host.
+    pub(super) fn is_silent(&self, env: &RemoteEnv, fault: &Fault) {
+        let Some(name) = name(env) else { return };
+        let mut all = self.all();
+        let host = all.entry(name).or_insert_with(|| Host::new(self.each));
         host.silent = Some((Instant::now(), fault.clone()));
     }
 
@@ -99,9 +131,20 @@ impl Hosts {
     }
 }
 
+fn name(env: &RemoteEnv) -> Option<String> {
+    let host = env.host.as_deref()?;
+    Some(if env.is_named { host.to_owned() } else { format!("{host} for strangers") })
+}
+
 impl Host {
     fn new(places: usize) -> Self {
-        Self { places: Arc::new(Semaphore::new(places)), silent: None }
+        let unanswered = BTreeSet::new();
+        Self {
+            places: Arc::new(Semaphore::new(places)),
+            unanswered,
+            asked: Instant::now(),
+            silent: None,
+        }
     }
 
     /// Whether forgetting it would make a difference.
@@ -109,6 +152,7 @@ impl Host {
         self.refusal().is_some()
             || self.places.available_permits() < each
             || Arc::strong_count(&self.places) > 1
+            || (!self.unanswered.is_empty() && self.asked.elapsed() < MEMORY)
     }
 
     fn refusal(&self) -> Option<Fault> {
@@ -160,12 +204,31 @@ mod tests {
         let hosts = hosts(2);
         let fault =
             Fault::new(ErrorClass::Timeout, Stage::Git, "git: timeout after 60 s").passing();
-        hosts.is_silent(Some("a:443"), &fault);
-        let refused = hosts.place(&at("a:443", true)).await.unwrap_err();
+        let (a, b) = (at("a:443", true), at("b:443", true));
+        hosts.is_silent(&a, &fault);
+        let refused = hosts.place(&a).await.unwrap_err();
         assert_eq!(refused.class, ErrorClass::Timeout);
         assert!(refused.detail.starts_with("git: timeout after 60 s (asked "), "{refused:?}");
         assert!(refused.retry_after.is_some() && !refused.passing);
-        assert!(hosts.refuse(Some("a:443")).is_err() && hosts.refuse(Some("b:443")).is_ok());
-        let _other = hosts.place(&at("b:443", true)).await.unwrap();
+        assert!(hosts.refuse(&a).is_err() && hosts.refuse(&b).is_ok());
+        let _other = hosts.place(&b).await.unwrap();
+        // What strangers' repositories meet there is not what ours do.
+        let _stranger = hosts.place(&at("a:443", false)).await.unwrap();
+    }
+
+    #[test]
+    fn a_slow_repository_is_not_its_host() {
+        let hosts = hosts(2);
+        let fault = Fault::new(ErrorClass::Timeout, Stage::Git, "git: timeout after 30 s");
+        let a = at("a:443", true);
+        for url in ["1", "1", "1", "2", "2"] {
+            hosts.said_nothing(&a, url, &fault);
+            assert!(hosts.refuse(&a).is_ok(), "{url}");
+        }
+        hosts.answered(&a);
+        for (url, is_silent) in [("1", false), ("2", false), ("3", true)] {
+            hosts.said_nothing(&a, url, &fault);
+            assert_eq!(hosts.refuse(&a).is_err(), is_silent, "{url}");
+        }
     }
 }

@@ -388,11 +388,12 @@ impl Repository {
                     return Err(fault.into());
                 }
                 let fault = fault.hint("ask again later; git.list-timeout can be longer");
-                self.inner.hosts.is_silent(env.host.as_deref(), &fault);
+                self.inner.hosts.said_nothing(&env, self.url(), &fault);
                 return Err(fault.into());
             }
         };
         if ended.is_success() {
+            self.inner.hosts.answered(&env);
             return Ok(listing.finish());
         }
         if words::is_redirect(&ended.words) {
@@ -400,7 +401,9 @@ impl Repository {
         }
         let fault = words::of_remote(&ended.words, &env);
         if words::is_unreachable(&ended.words) {
-            self.inner.hosts.is_silent(env.host.as_deref(), &fault);
+            self.inner.hosts.said_nothing(&env, self.url(), &fault);
+        } else {
+            self.inner.hosts.answered(&env);
         }
         Err(fault.into())
     }
