@@ -3,6 +3,7 @@
 mod against_go;
 mod fetching;
 mod harm;
+mod odd;
 mod room;
 mod vectors;
 
@@ -23,8 +24,8 @@ use crate::discovery::CodeRoot;
 use crate::failure::Fault;
 
 /// Leads git to the repositories of a test.
-#[derive(Debug)]
-struct Access {
+#[derive(Debug, Default)]
+pub(super) struct Access {
     env: RemoteEnv,
 }
 

@@ -1,27 +1,5 @@
 use super::*;
-
-#[derive(Debug)]
-struct Nowhere;
-
-impl RemoteAccess for Nowhere {
-    fn is_named(&self) -> bool {
-        true
-    }
-
-    fn prepare<'a>(
-        &'a self,
-        _: &'a str,
-    ) -> Pin<Box<dyn Future<Output = Result<RemoteEnv, Fault>> + Send + 'a>> {
-        Box::pin(async { Err(lost_task()) })
-    }
-
-    fn follow<'a>(
-        &'a self,
-        _: &'a str,
-    ) -> Pin<Box<dyn Future<Output = Result<(), Fault>> + Send + 'a>> {
-        Box::pin(async { Err(lost_task()) })
-    }
-}
+use crate::direct::tests::Access;
 
 /// Some refs, whose names have some bytes each.
 fn refs(count: usize, name: usize) -> Arc<Refs> {
@@ -42,7 +20,7 @@ fn what_is_idle_has_a_bound() {
     let open = |name: &str, last: Option<Arc<Refs>>, complete: Option<Arc<Refs>>| {
         let (url, root) = (format!("https://{name}"), name.to_owned());
         let code = CodeRoot { url, root, subdir: String::new() };
-        let repository = repositories.open(&code, Arc::new(Nowhere)).unwrap();
+        let repository = repositories.open(&code, Arc::new(Access::default())).unwrap();
         lock(&repository.remote.listed).last = last.map(|refs| (Instant::now(), Ok(refs)));
         *lock(&repository.remote.complete) = complete;
         repository
