@@ -28,6 +28,7 @@ mod command;
 mod configured;
 mod counters;
 mod fetch;
+mod files;
 mod hosts;
 mod module;
 mod modules;

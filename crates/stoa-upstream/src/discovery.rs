@@ -19,7 +19,7 @@ use crate::discovery::hosts::Known;
 use crate::discovery::meta::{GoImport, NoImport};
 use crate::failure::{Fault, Stage};
 
-pub(crate) use crate::discovery::address::{NotPublic, is_public, names_one_host};
+pub(crate) use crate::discovery::address::{NotPublic, is_public, literal_address, names_one_host};
 pub use crate::discovery::govcs::{GoVcs, InvalidGoVcs};
 pub(crate) use crate::discovery::guard::{About, Guard};
 pub(crate) use crate::discovery::pages::{Page, Pages};
@@ -45,10 +45,7 @@ pub(crate) enum Code {
         urls: Vec<String>,
     },
     /// Another proxy has it (`mod` entries).
-    Proxy {
-        root: String,
-        base: Url,
-    },
+    Proxy(Url),
 }
 
 /// Which modules are whose.
@@ -186,7 +183,7 @@ async fn dynamic(
             let detail = format!("{}: its proxy is not at an https: address ({url})", page.url);
             return Err(not_found(detail));
         }
-        return Ok(Code::Proxy { root: prefix, base: address });
+        return Ok(Code::Proxy(address));
     }
     if !matches!(system.as_str(), "git" | "hg" | "svn" | "bzr" | "fossil") {
         return Err(not_found(format!("{}: unknown version control system {system:?}", page.url)));

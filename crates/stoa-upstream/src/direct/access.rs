@@ -21,14 +21,14 @@ use reqwest::dns::Resolve;
 use stoa_module::ErrorClass;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use url::{Host, Url};
+use url::Url;
 
 use crate::credentials::Credentials;
 use crate::direct::access::remote::{Remote, over_ssh};
 use crate::direct::access::ssh::ssh_command;
 use crate::direct::repositories::{RemoteAccess, Repositories};
 use crate::direct::words;
-use crate::discovery::{About, NotPublic, Pages, Rules, is_public};
+use crate::discovery::{About, NotPublic, Pages, Rules, is_public, literal_address};
 use crate::error::Error;
 use crate::failure::{Fault, Stage, span};
 use crate::proxy::Proxies;
@@ -111,6 +111,7 @@ struct OwnSettings {
 impl Access {
     pub(crate) fn new(
         settings: &Settings,
+        rules: Arc<Rules>,
         credentials: Arc<Credentials>,
         proxies: Arc<Proxies>,
         resolver: Arc<dyn Resolve>,
@@ -126,7 +127,7 @@ impl Access {
             Some(authorities::bundle(&settings.ca_files, repositories.directory())?)
         };
         Ok(Self {
-            rules: Arc::new(settings.rules.clone()),
+            rules,
             credentials,
             proxies,
             resolver,
@@ -227,10 +228,8 @@ impl Access {
             && let Some(secret) = self.credentials.find_for_git(&base, url).await
             && let Ok(secret) = secret.to_str()
         {
-            let mut prefix = url.clone();
             // The name of a setting is no place for one.
-            let _ = prefix.set_username("");
-            let _ = prefix.set_password(None);
+            let mut prefix = without_credentials(url);
             prefix.set_query(None);
             let n = self.config_count;
             let mut set = |name: String, value: String| env.envs.push((name.into(), value.into()));
@@ -252,11 +251,7 @@ impl Access {
         let Some((host, port)) = remote.host() else { return Ok(Vec::new()) };
         let through_proxy = self.goes_through_proxy(remote, own);
         let denied = |address| Err(NotPublic(address).fault().at_host(host));
-        let literal = match Host::parse(host) {
-            Ok(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
-            Ok(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
-            _ => host.trim_matches(['[', ']']).parse().ok(),
-        };
+        let literal = literal_address(host);
         if let Some(address) = literal.filter(|&address| !is_ours && !is_public(address)) {
             return denied(address);
         }

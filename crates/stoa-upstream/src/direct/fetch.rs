@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::direct::command::Run;
 use crate::direct::fetch::work::Work;
+use crate::direct::files;
 use crate::direct::refs::{ObjectId, Refs};
 use crate::direct::repositories::{Repository, lock, lost_task};
 use crate::direct::words;
@@ -106,12 +107,7 @@ impl From<std::io::Error> for Trouble {
 }
 
 fn of_io(error: &std::io::Error) -> Fault {
-    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    let class = match error.kind() {
-        StorageFull | QuotaExceeded => ErrorClass::Full,
-        _ => ErrorClass::Internal,
-    };
-    Fault::new(class, Stage::Local, format!("git: {error}"))
+    files::of_io("git", error)
 }
 
 impl Repository {
@@ -318,9 +314,7 @@ impl Driver {
             self.take(batch).await;
         }
     }
-}
 
-impl Driver {
     async fn take(&self, batch: Batch) {
         let repository = &self.repository;
         let mut writer = repository.remote.writer.lock().await;

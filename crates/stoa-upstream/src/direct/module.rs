@@ -13,6 +13,7 @@ use stoa_module::{
 };
 
 use crate::direct::fetch::Want;
+use crate::direct::files;
 use crate::direct::module::commits::{Commit, History, Sought};
 use crate::direct::refs::{ObjectId, Refs, Resolved};
 use crate::direct::repositories::{Fresh, Repository, lost_task};
@@ -369,10 +370,5 @@ fn invalid_pseudo(version: &str, reason: impl std::fmt::Display) -> Fault {
 }
 
 fn local(error: &std::io::Error) -> Fault {
-    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    let class = match error.kind() {
-        StorageFull | QuotaExceeded => ErrorClass::Full,
-        _ => ErrorClass::Internal,
-    };
-    Fault::new(class, Stage::Local, format!("cannot write the module zip: {error}"))
+    files::of_io("cannot write the module zip", error)
 }

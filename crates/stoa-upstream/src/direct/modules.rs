@@ -94,6 +94,7 @@ impl DirectModules {
         let pages = Arc::new(Pages::new(settings, Arc::clone(&guard), Arc::clone(&credentials)));
         let access = Access::new(
             settings,
+            Arc::clone(&rules),
             credentials,
             proxies,
             resolver,
@@ -172,7 +173,7 @@ impl DirectModules {
     async fn look(&self, path: &ModulePath) -> Result<Place, Fault> {
         match discover(path, &self.rules, &*self.pages).await? {
             Code::Git(code) => Ok(Place::Repository(code)),
-            Code::Proxy { base, .. } => {
+            Code::Proxy(base) => {
                 let base = Base::new(&base).map_err(|error| {
                     Fault::new(ErrorClass::NotFound, Stage::Http, error.to_string())
                 })?;
@@ -240,8 +241,7 @@ impl CodeModule {
         let file = self.repository().temporary_file()?;
         let mut file = File::from_parts(file.into(), "the module zip");
         self.zip(version, &file, max_bytes).await?;
-        let rewound = file.rewind().await.map_err(|error| fault::of_write(&error));
-        rewound?;
+        file.rewind().await.map_err(|error| fault::of_write(&error))?;
         Opened::of(file).await.map(Made::Zip)
     }
 }

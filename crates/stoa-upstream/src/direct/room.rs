@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::direct::files::files_below;
 use crate::direct::repositories::{Inner, lock};
 
 /// How often it is looked whether they fit: each look reads the directories of all.
@@ -86,8 +87,7 @@ impl Inner {
 
     /// Takes it out of everybody's way and then removes it, unless somebody uses it.
     fn evict(&self, directory: &Path) -> std::io::Result<bool> {
-        let grave = tempfile::Builder::new().prefix("evicted-").tempdir_in(self.temporary())?;
-        {
+        let grave = {
             let mut remotes = lock(&self.remotes);
             let known = remotes.iter().find(|(_, remote)| remote.directory == directory);
             if let Some((key, remote)) = known {
@@ -98,8 +98,8 @@ impl Inner {
                 remotes.remove(&key);
             }
             // Under the lock, so that whoever opens it now finds none and fetches it anew.
-            fs_err::rename(directory, grave.path().join("repository"))?;
-        }
+            self.bury(directory)?
+        };
         grave.close()?;
         Ok(true)
     }
@@ -107,16 +107,5 @@ impl Inner {
 
 /// The bytes of the files in a directory and all below it.
 fn size(directory: &Path) -> u64 {
-    let (mut sum, mut open) = (0_u64, vec![directory.to_owned()]);
-    while let Some(directory) = open.pop() {
-        let Ok(entries) = fs_err::read_dir(&directory) else { continue };
-        for entry in entries.filter_map(Result::ok) {
-            match entry.metadata() {
-                Ok(metadata) if metadata.is_dir() => open.push(entry.path()),
-                Ok(metadata) => sum = sum.saturating_add(metadata.len()),
-                Err(_) => {}
-            }
-        }
-    }
-    sum
+    files_below(directory).filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
 }

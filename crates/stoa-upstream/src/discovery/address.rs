@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use stoa_module::ErrorClass;
+use url::Host;
 
 use crate::failure::{Fault, Stage};
 
@@ -19,6 +20,15 @@ impl NotPublic {
         Fault::new(ErrorClass::Denied, Stage::Dns, self.to_string()).hint(
             "if the host is one of yours, name it in the server's GOPRIVATE, GONOPROXY or a route",
         )
+    }
+}
+
+/// The address that a host is given by, in any of its spellings, if it is given by one and not by a name.
+pub(crate) fn literal_address(host: &str) -> Option<IpAddr> {
+    match Host::parse(host) {
+        Ok(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
+        Ok(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
+        _ => host.trim_matches(['[', ']']).parse().ok(),
     }
 }
 

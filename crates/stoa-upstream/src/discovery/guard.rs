@@ -1,16 +1,15 @@
 //! Requests to hosts that a stranger's text chose: a module's path, a page's go-import, a redirect.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use reqwest::dns::Resolve;
 use stoa_module::ErrorClass;
 use tokio::sync::OnceCell;
-use url::{Host, Url};
+use url::Url;
 
 use crate::client::requests::Builder;
 use crate::discovery::Rules;
-use crate::discovery::address::{NotPublic, PublicOnly, is_public};
+use crate::discovery::address::{NotPublic, PublicOnly, is_public, literal_address};
 use crate::failure::{Fault, Stage};
 use crate::proxy::Proxies;
 
@@ -96,12 +95,7 @@ impl Guard {
                 .hint("if that host is one of yours, too, name it in the server's GOPRIVATE"));
         }
         // The resolver is not asked about these.
-        let address = match url.host() {
-            Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
-            Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
-            _ => None,
-        };
-        if let Some(address) = address.filter(|&address| !is_public(address)) {
+        if let Some(address) = literal_address(name).filter(|&address| !is_public(address)) {
             return Err(NotPublic(address).fault().at_host(name));
         }
         // Through an outgoing proxy it is the proxy that looks names up, and its own address may well be a private one.

@@ -146,10 +146,7 @@ async fn by_page() {
     check(
         &[("ex.com/a", 200, "<meta name=go-import content='ex.com/a mod https://goproxy.ex.com'>")],
         "ex.com/a",
-        Ok(Code::Proxy {
-            root: "ex.com/a".into(),
-            base: Url::parse("https://goproxy.ex.com").unwrap(),
-        }),
+        Ok(Code::Proxy(Url::parse("https://goproxy.ex.com").unwrap())),
         &["ex.com/a"],
     )
     .await;

@@ -74,7 +74,7 @@ fn access(variables: &[(&str, &str)], through: Option<&str>) -> Fixture {
     let builder = |resolver| Builder::new(&settings, Arc::clone(&proxies), resolver).unwrap();
     let rules = Arc::new(settings.rules.clone());
     let guard = Guard::new(
-        rules,
+        Arc::clone(&rules),
         Arc::clone(&proxies),
         builder(Arc::new(Names)),
         builder(Guard::resolver(Arc::new(Names))),
@@ -83,7 +83,8 @@ fn access(variables: &[(&str, &str)], through: Option<&str>) -> Fixture {
     let environment = settings.environment.iter().cloned();
     let repositories =
         Repositories::new(directory.path(), settings.git.clone(), environment).unwrap();
-    let access = Access::new(&settings, credentials, proxies, Arc::new(Names), pages, repositories);
+    let access =
+        Access::new(&settings, rules, credentials, proxies, Arc::new(Names), pages, repositories);
     Fixture { access: access.unwrap(), _directory: directory }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{Writer, of_io};
 use crate::direct::command::Run;
+use crate::direct::files::files_below;
 use crate::direct::repositories::{Repository, lost_task};
 use crate::direct::words;
 use crate::failure::Fault;
@@ -73,21 +74,7 @@ pub(super) fn packs(directory: &Path) -> usize {
 
 /// Whether there are more files than this in a directory and all below it.
 fn has_files(directory: &Path, most: usize) -> bool {
-    let (mut found, mut open) = (0, vec![directory.to_owned()]);
-    while let Some(directory) = open.pop() {
-        let Ok(entries) = fs_err::read_dir(&directory) else { continue };
-        for entry in entries.filter_map(Result::ok) {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                open.push(entry.path());
-            } else {
-                found += 1;
-            }
-            if found > most {
-                return true;
-            }
-        }
-    }
-    false
+    files_below(directory).nth(most).is_some()
 }
 
 /// Removes what a killed command leaves: its locks, and packs that were never finished. Nobody else writes here.
@@ -100,17 +87,10 @@ fn sweep(directory: &Path) {
                 .iter()
                 .any(|prefix| name.starts_with(prefix))
     };
-    let mut open = vec![directory.to_owned()];
-    while let Some(directory) = open.pop() {
-        let Ok(entries) = fs_err::read_dir(&directory) else { continue };
-        for entry in entries.filter_map(Result::ok) {
-            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            if is_directory {
-                open.push(entry.path());
-            } else if is_left(&entry.file_name().to_string_lossy()) {
-                // It may be in the way of the next command, which then says so.
-                let _ = fs_err::remove_file(entry.path());
-            }
+    for entry in files_below(directory) {
+        if is_left(&entry.file_name().to_string_lossy()) {
+            // It may be in the way of the next command, which then says so.
+            let _ = fs_err::remove_file(entry.path());
         }
     }
 }

@@ -199,7 +199,11 @@ impl Work<'_> {
             *self.writer = Writer { is_swept: true, joined: 0 };
             *lock(&remote.complete) = None;
             *lock(&remote.pins) = Some(HashMap::new());
-            discard(&remote.directory, &inner.temporary()).await?;
+            if remote.directory.exists() {
+                let grave = inner.bury(&remote.directory)?;
+                let removing = tokio::task::spawn_blocking(move || grave.close()).await;
+                removing.map_err(|_| lost_task())??;
+            }
             let made = tempfile::Builder::new().prefix("init-").tempdir_in(inner.temporary())?;
             let run = Run::local(made.path(), &inner.settings)
                 .args(["init", "--quiet", "--bare", "--template="])
@@ -215,17 +219,6 @@ impl Work<'_> {
         }
         Ok(self.repository.sweep(self.writer).await?)
     }
-}
-
-/// Takes a repository out of the way.
-async fn discard(directory: &Path, temporary: &Path) -> Result<(), Trouble> {
-    if !directory.exists() {
-        return Ok(());
-    }
-    let grave = tempfile::Builder::new().prefix("broken-").tempdir_in(temporary)?;
-    fs_err::rename(directory, grave.path().join("repository"))?;
-    let removing = tokio::task::spawn_blocking(move || grave.close()).await;
-    removing.map_err(|_| lost_task())?.map_err(Trouble::from)
 }
 
 /// The bytes in a directory.
