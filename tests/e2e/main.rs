@@ -32,6 +32,7 @@ mod nginx;
 mod offline;
 mod policy;
 mod process;
+mod ready;
 mod refresh;
 mod routes;
 mod stoa;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stoa_module::Sha256;
-use stoa_store::OpenFile;
+use stoa_store::{OpenFile, Stamp};
 
 /// How a request came, and what it wants of the answer.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,6 +30,19 @@ pub struct Answer {
     pub digest: Option<Sha256>,
     /// The name is not for shared caches.
     pub private: bool,
+    /// How long the next who asks is to get the same.
+    pub lasting: Lasting,
+}
+
+/// How long an answer is what anybody would get who asks the same, whatever else happens in this process.
+#[derive(Clone, Copy, Debug)]
+pub enum Lasting {
+    /// The next may get something else.
+    Once,
+    /// As long as nothing that is recorded of the version changes.
+    WhileRecorded(Stamp),
+    /// What is proven by the checksum database's tree.
+    Always,
 }
 
 #[derive(Debug)]

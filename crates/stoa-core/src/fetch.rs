@@ -348,19 +348,21 @@ impl Mirror {
         }
     }
 
-    /// The server may have been stopped, or its upstream gone, just after the zip came.
-    pub(crate) async fn fetch_missing_companions(&self, module: &ModuleVersion) {
+    /// The server may have been stopped, or its upstream gone, just after the zip came. Answers whether any is missing.
+    pub(crate) async fn fetch_missing_companions(&self, module: &ModuleVersion) -> bool {
         if self.inner.settings.offline {
-            return;
+            return false;
         }
-        if let Ok(Some(sidecar)) = self.inner.store.sidecar(module).await
-            && [Artifact::Info, Artifact::Mod].iter().any(|&one| sidecar.of(one).is_none())
-            && !self.inner.companions_tried.contains_key(module)
-        {
+        let Ok(Some(sidecar)) = self.inner.store.sidecar(module).await else { return true };
+        if [Artifact::Info, Artifact::Mod].iter().all(|&one| sidecar.of(one).is_some()) {
+            return false;
+        }
+        if !self.inner.companions_tried.contains_key(module) {
             // A hot zip whose upstream is down must not become a stream of requests to it.
             self.inner.companions_tried.insert(module.clone(), ());
             self.fetch_companions(module);
         }
+        true
     }
 
     async fn quarantine(

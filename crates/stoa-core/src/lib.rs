@@ -26,7 +26,7 @@ mod settings;
 mod sumdb;
 mod unverified;
 
-pub use crate::answer::{Answer, Body, Freshness, Kind, Outcome, Wish};
+pub use crate::answer::{Answer, Body, Freshness, Kind, Lasting, Outcome, Wish};
 pub use crate::error::Error;
 pub use crate::mirror::Mirror;
 pub use crate::policy::{Policy, Route};

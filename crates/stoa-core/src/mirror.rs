@@ -15,7 +15,7 @@ use stoa_upstream::Client;
 use tokio::sync::Semaphore;
 
 use crate::absent::{Asked, Verdicts};
-use crate::answer::{Answer, Body, Freshness, Kind, Outcome, Wish};
+use crate::answer::{Answer, Body, Freshness, Kind, Lasting, Outcome, Wish};
 use crate::error::Error;
 use crate::flight::{Flights, MOST_FLIGHTS};
 use crate::inspectors::Inspectors;
@@ -191,9 +191,9 @@ impl Mirror {
     ) -> Result<Answer, Arc<Error>> {
         let asked = asked_artifact(module, artifact);
         self.refuse_by_route(module.path(), &asked)?;
-        if let Some(answer) = self.stored(module, artifact, Outcome::Hit, wish.via).await? {
-            if artifact == Artifact::Zip {
-                self.fetch_missing_companions(module).await;
+        if let Some(mut answer) = self.stored(module, artifact, Outcome::Hit, wish.via).await? {
+            if artifact == Artifact::Zip && self.fetch_missing_companions(module).await {
+                answer.lasting = Lasting::Once;
             }
             return Ok(answer);
         }
@@ -246,7 +246,12 @@ impl Mirror {
             return Ok(Answer { freshness, ..answer });
         }
         let stored = self.stored(module, artifact, Outcome::Miss, via).await?;
-        stored.ok_or_else(|| {
+        // The next who asks for a zip sees to it that its small files are here too.
+        let lasting = |answer: &Answer| match artifact {
+            Artifact::Zip => Lasting::Once,
+            Artifact::Info | Artifact::Mod => answer.lasting,
+        };
+        stored.map(|answer| Answer { lasting: lasting(&answer), ..answer }).ok_or_else(|| {
             Arc::new(Error::new(
                 ErrorClass::Internal,
                 format!("{asked}: it was stored and is gone again"),
@@ -263,10 +268,15 @@ impl Mirror {
         via: &str,
     ) -> Result<Option<Answer>, Arc<Error>> {
         let asked = || asked_artifact(module, artifact);
+        let mut lasting = Lasting::WhileRecorded(self.inner.store.stamp(module));
         let found = self.inner.store.open_artifact(module, artifact).await;
         let found = found.map_err(|error| Arc::new(Error::store(&asked(), &error)))?;
         let Some(mut stored) = found else { return Ok(None) };
+        if stored.record.state == State::Unverified {
+            lasting = Lasting::Once;
+        }
         if !self.may_hand_out(module, artifact, &stored.record) {
+            lasting = Lasting::Once;
             let Some(vouched_for) = self.verify_once(module, artifact, via).await? else {
                 return Ok(None);
             };
@@ -284,7 +294,17 @@ impl Mirror {
             Content::Memory(bytes) => Body::Bytes(bytes),
             Content::File(file) => Body::File(file, stored.record.size),
         };
-        Ok(Some(self.artifact_answer(module, artifact, outcome, stored.record, body)))
+        let answer = self.artifact_answer(module, artifact, outcome, stored.record, body);
+        Ok(Some(Answer { lasting, ..answer }))
+    }
+
+    /// Whether an answer may be given again as it is. Takes no lock.
+    pub fn lasts(&self, lasting: Lasting) -> bool {
+        match lasting {
+            Lasting::Once => false,
+            Lasting::WhileRecorded(stamp) => self.inner.store.is_current(stamp),
+            Lasting::Always => true,
+        }
     }
 
     fn artifact_answer(
@@ -307,6 +327,7 @@ impl Mirror {
             source: record.source,
             digest: Some(record.sha256),
             private: self.is_private(module.path()),
+            lasting: Lasting::Once,
         }
     }
 
@@ -368,6 +389,7 @@ impl Mirror {
             freshness: Freshness::For(Duration::ZERO),
             digest: None,
             private: self.is_private(module.path()),
+            lasting: Lasting::Once,
         })
     }
 

@@ -20,7 +20,7 @@ use stoa_module::{
 use stoa_store::AnswerKey;
 use tracing::debug;
 
-use crate::answer::{Answer, Body, Freshness, Kind, Outcome, Wish};
+use crate::answer::{Answer, Body, Freshness, Kind, Lasting, Outcome, Wish};
 use crate::error::Error;
 use crate::mirror::{Mirror, asked_answer, query_key, refuse_impossible};
 use crate::mutable::look::Found;
@@ -188,7 +188,8 @@ impl Mirror {
             Arc::new(Error::new(ErrorClass::Internal, format!("{path}@latest: {error}")))
         })?;
         let answer = Box::pin(self.artifact(&module, Artifact::Info, wish)).await?;
-        Ok(Answer { freshness: Freshness::For(self.inner.settings.list_ttl), ..answer })
+        let freshness = Freshness::For(self.inner.settings.list_ttl);
+        Ok(Answer { freshness, lasting: Lasting::Once, ..answer })
     }
 
     fn info_answer(&self, path: &ModulePath, found: Found) -> Answer {
@@ -213,6 +214,7 @@ impl Mirror {
             freshness: Freshness::For(keep),
             digest: None,
             private: self.is_private(path),
+            lasting: Lasting::Once,
         }
     }
 }

@@ -3,7 +3,10 @@
 use std::{
     fmt,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use crate::error::Error;
@@ -11,7 +14,8 @@ use crate::error::Error;
 /// What one entry costs beyond the bytes of its key and value: the map's, the policy's and the counters' nodes, measured
 /// for moka 0.12 and mimalloc at 250 to 290 bytes.
 const OVERHEAD: usize = 320;
-const STRIPES: usize = 64;
+/// Many, so that what is replaced voids few tickets of others.
+const STRIPES: usize = 1024;
 
 /// A weighed cache over files that only this process writes.
 ///
@@ -21,13 +25,24 @@ const STRIPES: usize = 64;
 /// that reads the new file.
 pub(crate) struct Cached<K, V> {
     entries: moka::sync::Cache<K, Arc<V>>,
-    /// How often something was replaced, in stripes of keys; held only while an entry is put or taken out.
-    replacements: [Mutex<u64>; STRIPES],
+    /// By stripes of keys.
+    stripes: Box<[Stripe]>,
 }
 
-/// What lay on disk when it was taken may be offered to the cache with it.
+#[derive(Default)]
+struct Stripe {
+    /// Held only while an entry is put or taken out.
+    lock: Mutex<()>,
+    /// How often something was replaced; written with the lock held.
+    replacements: AtomicU64,
+}
+
+/// What lay on disk when it was taken may be offered to the cache with it, and is current for as long as the ticket is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ticket(u64);
+pub(crate) struct Ticket {
+    stripe: u16,
+    replacements: u64,
+}
 
 impl<K, V> Cached<K, V>
 where
@@ -43,7 +58,7 @@ where
                 u32::try_from(weight).unwrap_or(u32::MAX)
             })
             .build();
-        Self { entries, replacements: [const { Mutex::new(0) }; STRIPES] }
+        Self { entries, stripes: (0..STRIPES).map(|_| Stripe::default()).collect() }
     }
 
     pub(crate) fn peek(&self, key: &K) -> Option<Arc<V>> {
@@ -52,13 +67,21 @@ where
 
     /// To be taken before anything is read from disk that may be offered.
     pub(crate) fn ticket(&self, key: &K) -> Ticket {
-        Ticket(*self.stripe(key))
+        let stripe = Self::stripe_of(key);
+        let replacements = self.stripes[usize::from(stripe)].replacements.load(Ordering::Acquire);
+        Ticket { stripe, replacements }
+    }
+
+    /// Whether nothing of the ticket's key was replaced or removed since it was taken. Takes no lock.
+    pub(crate) fn is_current(&self, ticket: Ticket) -> bool {
+        let stripe = &self.stripes[usize::from(ticket.stripe)];
+        stripe.replacements.load(Ordering::Acquire) == ticket.replacements
     }
 
     /// Remembers what was read, unless something was replaced since the ticket was taken.
     pub(crate) fn offer(&self, ticket: Ticket, key: &K, value: Arc<V>) {
-        let replacements = self.stripe(key);
-        if *replacements == ticket.0 {
+        let _held = self.held(ticket.stripe);
+        if self.is_current(ticket) {
             self.entries.insert(key.clone(), value);
         }
     }
@@ -77,16 +100,22 @@ where
 
     /// Call after the file was replaced. `value` is made of what was remembered until now.
     pub(crate) fn replaced(&self, key: &K, value: impl FnOnce(Option<Arc<V>>) -> Arc<V>) {
-        let mut replacements = self.stripe(key);
-        *replacements += 1;
+        let _held = self.void(key);
         self.entries.insert(key.clone(), value(self.entries.get(key)));
     }
 
     /// Call after the file was removed.
     pub(crate) fn forget(&self, key: &K) {
-        let mut replacements = self.stripe(key);
-        *replacements += 1;
+        let _held = self.void(key);
         self.entries.invalidate(key);
+    }
+
+    /// Makes the tickets of a key worthless, and holds its stripe.
+    fn void(&self, key: &K) -> MutexGuard<'_, ()> {
+        let stripe = Self::stripe_of(key);
+        let held = self.held(stripe);
+        self.stripes[usize::from(stripe)].replacements.fetch_add(1, Ordering::AcqRel);
+        held
     }
 
     /// Bytes in memory, as they are weighed.
@@ -96,11 +125,14 @@ where
         self.entries.weighted_size()
     }
 
-    fn stripe(&self, key: &K) -> MutexGuard<'_, u64> {
+    fn held(&self, stripe: u16) -> MutexGuard<'_, ()> {
+        self.stripes[usize::from(stripe)].lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stripe_of(key: &K) -> u16 {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
-        let stripe = &self.replacements[hasher.finish() as usize % STRIPES];
-        stripe.lock().unwrap_or_else(PoisonError::into_inner)
+        (hasher.finish() % STRIPES as u64) as u16
     }
 }
 
@@ -125,6 +157,19 @@ mod tests {
             .unwrap();
         assert_eq!(got.as_deref(), Some(&"old"), "the reader began before the replacement");
         assert_eq!(cached.peek(&1).as_deref(), Some(&"new"));
+    }
+
+    #[test]
+    fn a_ticket_is_current_until_its_key_is_replaced_or_removed() {
+        let cached: Cached<u8, &str> = Cached::new(1 << 20, |_, _| 0);
+        let ticket = cached.ticket(&1);
+        cached.load(&1, || Ok(Some("read"))).unwrap();
+        assert!(cached.is_current(ticket), "what was read is what the ticket stands for");
+        cached.replaced(&1, |_| Arc::new("new"));
+        assert!(!cached.is_current(ticket));
+        let ticket = cached.ticket(&1);
+        cached.forget(&1);
+        assert!(!cached.is_current(ticket));
     }
 
     #[test]

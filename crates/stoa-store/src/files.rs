@@ -26,6 +26,8 @@ use crate::{
     quarantine::Quarantine,
     record::{ArtifactRecord, Content, Sidecar, Stored},
     reject::Withheld,
+    spool::OpenFile,
+    stored_file::StoredFile,
     trouble::Fault,
 };
 
@@ -221,7 +223,8 @@ impl Files {
                 other => return Ok(other.without()),
             };
             if artifact == Artifact::Zip || record.size > SMALL {
-                return Ok(Opened::Whole(Content::File(Arc::new(file.into()))));
+                let stored = StoredFile::new(path.to_owned(), record.size);
+                return Ok(Opened::Whole(Content::File(Arc::new(OpenFile::stored(file, stored)))));
             }
             // Exactly as large as it must be: what is remembered keeps its capacity.
             let mut body = vec![0; record.size as usize];

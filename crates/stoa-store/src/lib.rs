@@ -23,6 +23,7 @@ mod record;
 mod reject;
 mod spool;
 mod store;
+mod stored_file;
 mod sumdb;
 mod temporary;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use lists::StoredVersion;
 pub use quarantine::QuarantineNote;
 pub use record::{ArtifactRecord, Content, Sidecar, State, Stored};
 pub use spool::OpenFile;
-pub use store::{Committed, Options, SpoolCounts, Store};
+pub use store::{Committed, Options, SpoolCounts, Stamp, Store};
+pub use stored_file::StoredFile;
 pub use temporary::Temporary;
 pub use trouble::{Fault, Trouble};

@@ -15,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::error::Error;
+use crate::{error::Error, stored_file::StoredFile};
 
 /// Room is counted in these, since a semaphore counts no more than a few billion.
 const UNIT: u64 = 1 << 10;
@@ -39,6 +39,7 @@ pub(crate) struct Room {
 #[derive(Debug)]
 pub struct OpenFile {
     file: File,
+    stored: Option<Arc<StoredFile>>,
     _room: Option<Room>,
 }
 
@@ -113,7 +114,16 @@ impl Room {
 
 impl OpenFile {
     pub(crate) fn new(file: File, room: Option<Room>) -> Self {
-        Self { file, _room: room }
+        Self { file, stored: None, _room: room }
+    }
+
+    pub(crate) fn stored(file: File, at: Arc<StoredFile>) -> Self {
+        Self { file, stored: Some(at), _room: None }
+    }
+
+    /// Where it lies, if it is stored.
+    pub fn stored_file(&self) -> Option<&Arc<StoredFile>> {
+        self.stored.as_ref()
     }
 }
 

@@ -18,6 +18,7 @@ use tracing::warn;
 
 use crate::{
     answers::{Answer, AnswerKey},
+    cached::Ticket,
     directory,
     durable::replace,
     error::Error,
@@ -37,6 +38,10 @@ use crate::{
 const WRITERS: u32 = 32;
 
 pub use bodies::{Committed, SpoolCounts};
+
+/// What was recorded of a version at one time.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp(Ticket);
 
 /// How to open a [`Store`].
 #[derive(Clone, Debug)]
@@ -166,6 +171,17 @@ impl Store {
         }
         let module = module.clone();
         self.read(move |files| files.open(&module, artifact)).await
+    }
+
+    /// To be taken before a version's artifact is opened: as long as it [is current](Self::is_current), another opening
+    /// would give the same.
+    pub fn stamp(&self, module: &ModuleVersion) -> Stamp {
+        Stamp(self.inner.files.memory.versions.ticket(module))
+    }
+
+    /// Whether nothing that is recorded of the stamp's version has changed. Takes no lock.
+    pub fn is_current(&self, stamp: Stamp) -> bool {
+        self.inner.files.memory.versions.is_current(stamp.0)
     }
 
     /// What is recorded of a version, whether or not the files are there.

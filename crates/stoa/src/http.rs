@@ -5,11 +5,14 @@
 
 pub mod access_log;
 pub mod answer;
+pub mod door;
 pub mod error_text;
 pub mod file_body;
 pub mod forwarded;
 pub mod metrics;
 pub mod pages;
+pub mod payload;
+pub mod ready;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,7 +33,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::config::TrustedProxies;
 use crate::http::access_log::Asked;
+use crate::http::door::Door;
 use crate::http::metrics::Metrics;
+use crate::http::ready::ReadyAnswers;
 
 /// The header that carries the request id, inwards and outwards.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -51,6 +56,7 @@ pub struct App {
     pub offline: bool,
     pub started: jiff::Timestamp,
     pub metrics: Arc<Metrics>,
+    pub ready: ReadyAnswers,
 }
 
 /// Where the server is found.
@@ -73,7 +79,7 @@ pub struct Site {
 ///
 /// With a path prefix all of it is below the prefix. `/healthz`, `/readyz` and `/robots.txt` are at the root besides:
 /// those who ask for them (load balancers, the kubelet, crawlers) know no prefix.
-pub fn router(app: Arc<App>) -> Router {
+pub fn door(app: Arc<App>) -> Door {
     let Site { admin_apart, path_prefix, .. } = &app.site;
     let pages = if *admin_apart { pages_elsewhere() } else { pages().route("/", any(pages::home)) };
     let mut router = pages.route("/robots.txt", any(pages::robots)).fallback(any(protocol));
@@ -86,11 +92,11 @@ pub fn router(app: Arc<App>) -> Router {
             },
         ));
     }
-    layered(router, app)
+    Door::of_modules(layered(router, Arc::clone(&app)), app)
 }
 
 /// What `server.admin-listen` answers: everything that is not the protocol, at the root whatever the path prefix.
-pub fn admin_router(app: Arc<App>) -> Router {
+pub fn admin_door(app: Arc<App>) -> Door {
     let other = async |State(app): State<Arc<App>>, request: Request<Body>| {
         let hint = format!("set GOPROXY={}", pages::goproxy_url_from_admin(&app, &request));
         nothing_here("this address serves no modules", hint, &request)
@@ -99,11 +105,11 @@ pub fn admin_router(app: Arc<App>) -> Router {
         .route("/", any(pages::home_at_admin))
         .route("/robots.txt", any(pages::robots))
         .fallback(any(other));
-    layered(router, app)
+    Door::of_pages(layered(router, Arc::clone(&app)), app)
 }
 
 /// What is answered, in cleartext, to those who speak no TLS where the server does.
-pub fn cleartext_router(app: Arc<App>) -> Router {
+pub fn cleartext_door(app: Arc<App>) -> Door {
     let refuse = async |State(app): State<Arc<App>>, request: Request<Body>| {
         let error = Error {
             class: ErrorClass::Invalid,
@@ -115,7 +121,8 @@ pub fn cleartext_router(app: Arc<App>) -> Router {
         let id = access_log::request_id(&request);
         error_text::respond_with(StatusCode::BAD_REQUEST, &error, &id, true)
     };
-    layered(Router::new().fallback(any(refuse)), app)
+    let router = layered(Router::new().fallback(any(refuse)), Arc::clone(&app));
+    Door::of_pages(router, app)
 }
 
 /// What is the same at every listener that has pages. Further names of ours are below `/-/`, which no module can be.
@@ -144,7 +151,6 @@ fn layered(router: Router<Arc<App>>, app: Arc<App>) -> Router {
     router
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard))
         .layer(CatchPanicLayer::custom(error_text::panicked))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), access_log::log))
         .with_state(app)
 }
 
@@ -238,7 +244,7 @@ async fn protocol(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
     // The checksum database's files have module paths in their names, private ones when a client is set up wrongly.
     let private = parsed.path().is_none_or(|path| app.mirror.is_private(path));
     let via = via(request.headers());
-    let mut outcome = "ok";
+    let outcome;
     let mut response = if stoa_upstream::leads_back(&via, &app.instance_id) {
         outcome = ErrorClass::Denied.as_str();
         error_text::respond(&leads_back(), &id, private)
@@ -249,11 +255,7 @@ async fn protocol(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
         let wish = Wish { via: &via, fresh: wants_fresh(request.headers()) };
         match app.mirror.answer(&parsed, wish).await {
             Ok(answer) => {
-                let mut response = answer::respond(&request, answer);
-                if let Some(log) = response.extensions_mut().get_mut::<access_log::Answered>() {
-                    log.asked = Some(asked.clone());
-                }
-                response
+                return answer::respond(&request, asked, answer);
             }
             Err(error) => {
                 outcome = error.class.as_str();
@@ -261,13 +263,8 @@ async fn protocol(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
             }
         }
     };
-    if response.extensions().get::<access_log::Answered>().is_none() {
-        response.extensions_mut().insert(access_log::Answered {
-            asked: Some(asked),
-            outcome,
-            source: None,
-        });
-    }
+    let asked = Some(Arc::new(asked));
+    response.extensions_mut().insert(access_log::Answered { asked, outcome, source: None });
     response
 }
 

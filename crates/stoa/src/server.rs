@@ -9,13 +9,13 @@ mod impatient;
 mod listener;
 mod streams;
 pub mod tls;
+pub mod zero_copy;
 
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
 use rustls::ServerConfig;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,7 @@ use self::connection::Connections;
 pub use self::connection::Way;
 use self::listener::Connection;
 pub use self::listener::{Listener, Peer, SocketFile};
+use crate::http::door::Door;
 
 /// How long the loop rests when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -49,7 +50,7 @@ pub struct Bounds {
 pub struct Secured {
     pub config: Arc<ServerConfig>,
     /// Answers, in cleartext, those who speak no TLS.
-    pub cleartext: Router,
+    pub cleartext: Door,
 }
 
 /// Serves at all these listeners (with TLS, if there is any, on those that are no unix sockets) until `stop` completes. Then
@@ -57,14 +58,14 @@ pub struct Secured {
 /// over. Answers whether everything was finished in time.
 pub async fn serve(
     listeners: Vec<Listener>,
-    router: Router,
+    door: Door,
     tls: Option<Secured>,
     bounds: Bounds,
     stop: impl Future<Output = ()>,
 ) -> bool {
     let permits = Arc::new(Semaphore::new(bounds.max_connections));
     let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let connections = Arc::new(Connections::new(router, tls, bounds, stopping.clone()));
+    let connections = Arc::new(Connections::new(door, tls, bounds, stopping.clone()));
     let mut turn = 0;
     tokio::pin!(stop);
     loop {

@@ -17,7 +17,9 @@ use tracing::{error, info, warn};
 
 use crate::command_socket;
 use crate::config::{Config, Listen, OnUnreachable};
-use crate::http::{App, Site, admin_router, cleartext_router, router};
+use crate::http::door::Door;
+use crate::http::ready::ReadyAnswers;
+use crate::http::{App, Site, admin_door, cleartext_door, door};
 use crate::server::tls::Tls;
 use crate::server::{Bounds, Listener, Secured, serve};
 use crate::systemd::{self, Socket, Sockets};
@@ -77,6 +79,7 @@ impl Server {
             offline: config.server.offline,
             started: jiff::Timestamp::now(),
             metrics: Arc::default(),
+            ready: ReadyAnswers::new(ready_memory(config)),
         });
         let bounds = Bounds {
             header_timeout: config.server.header_timeout,
@@ -124,8 +127,8 @@ impl Server {
         };
         // The pages stay until everything else has ended: a drain is when somebody looks.
         let pages = (!admin.is_empty()).then(|| {
-            let router = admin_router(Arc::clone(&app));
-            tokio::spawn(serve(admin, router, None, few, std::future::pending()))
+            let door = admin_door(Arc::clone(&app));
+            tokio::spawn(serve(admin, door, None, few, std::future::pending()))
         });
         let alive = tokio::spawn(systemd::keep_alive());
         systemd::ready(&app.site.url).await;
@@ -136,10 +139,10 @@ impl Server {
         };
         let secured = tls.as_ref().map(|tls| Secured {
             config: tls.config(),
-            cleartext: cleartext_router(Arc::clone(&app)),
+            cleartext: cleartext_door(Arc::clone(&app)),
         });
         let certificate = tls.map(|tls| tokio::spawn(tls.keep_current(hangup)));
-        let finished = serve(listeners, router(Arc::clone(&app)), secured, bounds, stop).await;
+        let finished = serve(listeners, door(Arc::clone(&app)), secured, bounds, stop).await;
         for task in certificate.into_iter().chain([alive]) {
             task.abort();
         }
@@ -162,8 +165,8 @@ fn command_server(
 ) -> Option<tokio::task::JoinHandle<bool>> {
     match command_socket::bind(&store.socket_path()) {
         Ok(listener) => {
-            let router = command_socket::router(Arc::clone(app));
-            Some(tokio::spawn(serve(vec![listener], router, None, bounds, std::future::pending())))
+            let door = Door::unlogged(command_socket::router(Arc::clone(app)));
+            Some(tokio::spawn(serve(vec![listener], door, None, bounds, std::future::pending())))
         }
         // Serving modules does not depend on it; some file systems have no sockets, and paths may be too long.
         Err(error) => {
@@ -173,10 +176,15 @@ fn command_server(
     }
 }
 
+/// Of `store.memory`, what answers take that are ready to be sent: half, since they hold the bodies too.
+fn ready_memory(config: &Config) -> u64 {
+    config.store.memory / 2
+}
+
 async fn open_store(config: &Config) -> anyhow::Result<Store> {
     let options = stoa_store::Options {
         dir: config.store.dir.clone(),
-        memory_bytes: config.store.memory,
+        memory_bytes: config.store.memory - ready_memory(config),
         quarantine_bytes: config.store.quarantine_size,
         spool_file_bytes: config.store.spool_file_size,
         spool_bytes: config.store.spool_size,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use stoa_module::{ErrorClass, ModulePath, ModuleVersion, Version};
 use stoa_sumdb::{Tile, TileLevel};
 
-use crate::answer::{Answer, Body, Freshness, Kind, Outcome};
+use crate::answer::{Answer, Body, Freshness, Kind, Lasting, Outcome};
 use crate::error::Error;
 use crate::mirror::Mirror;
 
@@ -72,6 +72,8 @@ impl Mirror {
                 format!("sumdb/{rest}: no such file of a checksum database"),
             ));
         };
+        // Of what never changes, only what is proven has got onto the disk.
+        let is_proven_and_stored = hit && freshness == Freshness::Immutable;
         Ok(Answer {
             body: Body::Bytes(body),
             kind,
@@ -80,6 +82,7 @@ impl Mirror {
             freshness,
             digest: None,
             private,
+            lasting: if is_proven_and_stored { Lasting::Always } else { Lasting::Once },
         })
     }
 }

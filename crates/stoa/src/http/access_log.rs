@@ -6,23 +6,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use axum::body::{Body, Bytes};
-use axum::extract::State;
-use axum::middleware::Next;
+use axum::body::Bytes;
 use axum::response::Response;
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use stoa_module::Request as ModuleRequest;
 use tracing::{info, warn};
 
 use crate::http::REQUEST_ID;
 use crate::http::metrics::Metrics;
+use crate::http::payload::Payload;
 use crate::http::{App, forwarded};
 use crate::server::{Peer, Way};
 
 /// The id of a request, put among its extensions.
 #[derive(Clone, Debug)]
-struct Id(String);
+struct Id(HeaderValue);
 
 /// Longest id that is taken over from a client or a proxy before us.
 const MAX_ID: usize = 64;
@@ -39,9 +38,9 @@ pub struct Asked {
 /// How it was answered; put among the response's extensions by whoever answers.
 #[derive(Clone, Debug)]
 pub struct Answered {
-    pub asked: Option<Asked>,
+    pub asked: Option<Arc<Asked>>,
     pub outcome: &'static str,
-    pub source: Option<String>,
+    pub source: Option<Arc<str>>,
 }
 
 impl Asked {
@@ -62,72 +61,112 @@ impl Asked {
     }
 }
 
-/// The id of this request; "-" for one that did not pass [`log`].
+/// The id of this request; "-" for one that did not pass a [`Line`].
 pub fn request_id<B>(request: &Request<B>) -> String {
-    request.extensions().get::<Id>().map_or_else(|| "-".to_owned(), |id| id.0.clone())
-}
-
-/// The outermost layer: gives the request its id and logs the answer.
-pub async fn log(State(app): State<Arc<App>>, mut request: Request<Body>, next: Next) -> Response {
-    let started = Instant::now();
-    let id = given_id(&request).unwrap_or_else(new_id);
-    request.extensions_mut().insert(Id(id.clone()));
-    app.metrics.began();
-    let mut awaited = Awaited(Some(Line {
-        metrics: Arc::clone(&app.metrics),
-        id: id.clone(),
-        client: client(&app, &request),
-        method: request.method().to_string(),
-        target: request.uri().path().to_owned(),
-        status: None,
-        answered: None,
-        started,
-    }));
-    let mut response = next.run(request).await;
-    if let Ok(id) = HeaderValue::try_from(id) {
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
-    let mut line = awaited.0.take();
-    if let Some(line) = &mut line {
-        line.status = Some(response.status());
-        line.answered = response.extensions_mut().remove::<Answered>();
-    }
-    response.map(|body| Body::new(Logged { body, sent: 0, whole: false, line }))
+    let id = request.extensions().get::<Id>().and_then(|id| id.0.to_str().ok());
+    id.unwrap_or("-").to_owned()
 }
 
 /// Who asked; none where the request did not come over a listener of ours.
-fn client(app: &App, request: &Request<Body>) -> Option<Peer> {
-    let way = request.extensions().get::<Way>()?;
-    Some(forwarded::client(&app.site.trusted_proxies, way.peer, request.headers()))
+fn client(app: &App, way: Way, headers: &HeaderMap) -> Peer {
+    forwarded::client(&app.site.trusted_proxies, way.peer, headers)
 }
 
 /// A proxy's or a client's own id, if it is short and plain.
-fn given_id(request: &Request<Body>) -> Option<String> {
-    let id = request.headers().get(&REQUEST_ID)?.to_str().ok()?;
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    (!id.is_empty() && id.len() <= MAX_ID && id.bytes().all(plain)).then(|| id.to_owned())
+fn given_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let id = headers.get(&REQUEST_ID)?;
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    (!id.is_empty() && id.len() <= MAX_ID && id.as_bytes().iter().all(plain)).then(|| id.clone())
 }
 
-/// Unique in this process and hard to mistake for one of another: its start and a count.
-fn new_id() -> String {
+/// Unique in this process and hard to mistake for one of another: its start and a count, in hexadecimal digits.
+fn new_id() -> HeaderValue {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     static START: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let start = START.get_or_init(|| jiff::Timestamp::now().as_microsecond().unsigned_abs());
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("{:08x}-{count:06x}", start & 0xffff_ffff)
+    // By hand, because every hit has one: eight digits, a hyphen, and as many digits as it takes, at least six.
+    let mut text = [b'-'; 25];
+    let mut write = |at: usize, digits: usize, number: u64| {
+        for (place, byte) in text[at..at + digits].iter_mut().rev().enumerate() {
+            *byte = DIGITS[(number >> (4 * place) & 0xf) as usize];
+        }
+    };
+    let digits = (16 - count.leading_zeros() as usize / 4).max(6);
+    write(0, 8, *start);
+    write(9, digits, count);
+    HeaderValue::from_bytes(&text[..9 + digits]).unwrap_or(HeaderValue::from_static("-"))
 }
 
+/// A request under way, of which a line is written when its answer has been sent or given up. hyper drops it with
+/// everything that worked on the answer when the client leaves before there is one.
 #[derive(Debug)]
-struct Line {
+pub struct Line(Option<Fields>);
+
+#[derive(Debug)]
+struct Fields {
     metrics: Arc<Metrics>,
-    id: String,
-    client: Option<Peer>,
-    method: String,
-    target: String,
+    id: HeaderValue,
+    client: Peer,
+    method: Method,
+    uri: Uri,
     /// None before there is an answer.
     status: Option<StatusCode>,
     answered: Option<Answered>,
     started: Instant,
+}
+
+impl Line {
+    /// A request has come.
+    pub fn begin<B>(app: &App, request: &Request<B>, way: Way) -> Self {
+        app.metrics.began();
+        Self(Some(Fields {
+            metrics: Arc::clone(&app.metrics),
+            id: given_id(request.headers()).unwrap_or_else(new_id),
+            client: client(app, way, request.headers()),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            status: None,
+            answered: None,
+            started: Instant::now(),
+        }))
+    }
+
+    /// Gives the request its id, for those who answer it.
+    pub fn name<B>(&self, request: &mut Request<B>) {
+        if let Some(fields) = &self.0 {
+            request.extensions_mut().insert(Id(fields.id.clone()));
+        }
+    }
+
+    /// The path as it came.
+    pub fn path(&self) -> &str {
+        self.0.as_ref().map_or("", |fields| fields.uri.path())
+    }
+
+    /// The response, which is logged when it has been sent.
+    pub fn answer(
+        mut self,
+        mut response: Response<Payload>,
+        answered: Option<Answered>,
+    ) -> Response<Logged> {
+        let mut fields = self.0.take();
+        if let Some(fields) = &mut fields {
+            response.headers_mut().insert(REQUEST_ID, fields.id.clone());
+            fields.status = Some(response.status());
+            fields.answered = answered;
+        }
+        response.map(|body| Logged { body, sent: 0, whole: false, line: fields })
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if let Some(line) = self.0.take() {
+            line.write(0, End::Unanswered);
+        }
+    }
 }
 
 /// How a request ended.
@@ -152,9 +191,9 @@ impl End {
     }
 }
 
-impl Line {
+impl Fields {
     fn write(self, bytes: u64, end: End) {
-        let Self { metrics, id, client, method, target, status, answered, started } = &self;
+        let Self { metrics, id, client, method, uri, status, answered, started } = &self;
         let duration = started.elapsed();
         let duration_ms = duration.as_millis() as u64;
         let asked = answered.as_ref().and_then(|one| one.asked.as_ref());
@@ -167,13 +206,13 @@ impl Line {
         let outcome = answered.as_ref().map_or("-", |one| one.outcome);
         metrics.ended(kind, end.counted_as(outcome, *status), bytes, duration);
         let source = answered.as_ref().and_then(|one| one.source.as_deref()).unwrap_or("");
-        let target = (path.is_none() || !matches!(end, End::Whole)).then_some(target.as_str());
+        let target = (path.is_none() || !matches!(end, End::Whole)).then(|| uri.path());
         let status = status.map(|status| status.as_u16());
-        let client = client.map(tracing::field::display);
+        let (id, method) = (id.to_str().unwrap_or("-"), method.as_str());
         macro_rules! line {
             ($level:ident, $text:literal) => {
                 $level!(
-                    target: "access", request_id = id, client, method, status, kind, module.path = path,
+                    target: "access", request_id = id, %client, method, status, kind, module.path = path,
                     module.version = version, url.path = target, outcome, source, bytes,
                     duration_ms, $text
                 )
@@ -187,26 +226,20 @@ impl Line {
     }
 }
 
-/// The line of a request that has no answer yet. When its client leaves, hyper drops it with everything that worked on
-/// the answer.
-#[derive(Debug)]
-struct Awaited(Option<Line>);
-
-impl Drop for Awaited {
-    fn drop(&mut self) {
-        if let Some(line) = self.0.take() {
-            line.write(0, End::Unanswered);
-        }
-    }
-}
-
 /// Counts what is sent, and writes the line when it ends.
 #[derive(Debug)]
-struct Logged {
-    body: Body,
+pub struct Logged {
+    body: Payload,
     sent: u64,
     whole: bool,
-    line: Option<Line>,
+    line: Option<Fields>,
+}
+
+impl Logged {
+    /// Of what has no line.
+    pub fn unlogged(body: Payload) -> Self {
+        Self { body, sent: 0, whole: false, line: None }
+    }
 }
 
 impl HttpBody for Logged {

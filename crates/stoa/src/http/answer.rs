@@ -1,82 +1,149 @@
 //! From an [`Answer`] to a response: headers, conditional requests, ranges (RFC 9110).
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
-use stoa_core::{Answer, Body as Content, Freshness, Kind, Outcome};
+use stoa_core::{Answer, Body as Content, Freshness, Kind, Lasting, Outcome};
 use stoa_module::Sha256;
 
-use crate::http::access_log::Answered;
+use crate::http::access_log::{Answered, Asked};
 use crate::http::file_body::FileBody;
 use crate::http::max_age;
+use crate::http::ready::{self, Ready};
 
-/// The answer to this request: 200, 206, 304 or 416.
-pub fn respond(request: &Request<Body>, answer: Answer) -> Response {
-    let length = match &answer.body {
-        Content::Bytes(bytes) => bytes.len() as u64,
-        Content::File(_, length) => *length,
-    };
-    let etag = match (&answer.digest, &answer.body) {
-        (Some(digest), _) => Some(etag(digest)),
-        (None, Content::Bytes(bytes)) => Some(etag(&Sha256::of(bytes))),
-        (None, Content::File(..)) => None,
-    };
-    let mut headers = HeaderMap::with_capacity(12);
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(answer.kind)));
-    headers.insert(header::CACHE_CONTROL, cache_control(&answer));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    if answer.outcome == Outcome::Stale {
-        headers.insert(header::WARNING, HeaderValue::from_static("110 - \"Response is Stale\""));
-    } else if answer.freshness == Freshness::Unverified {
-        let warning = "199 - \"not yet compared with the checksum database\"";
-        headers.insert(header::WARNING, HeaderValue::from_static(warning));
-    }
-    let etag = etag.and_then(|etag| HeaderValue::try_from(etag).ok());
-    if let Some(etag) = &etag {
-        headers.insert(header::ETAG, etag.clone());
-    }
-    let log =
-        Answered { asked: None, outcome: answer.outcome.as_str(), source: Some(answer.source) };
+/// The headers that say what a document is, made once for all who are sent it.
+#[derive(Clone, Debug)]
+pub struct Head {
+    content_type: HeaderValue,
+    cache_control: HeaderValue,
+    etag: Option<HeaderValue>,
+    warning: Option<HeaderValue>,
+    length: u64,
+    content_length: HeaderValue,
+}
 
-    let etag = etag.as_ref().and_then(|etag| etag.to_str().ok()).unwrap_or("");
-    let (status, part) = if matches_any(request.headers(), etag) {
-        (StatusCode::NOT_MODIFIED, None)
+impl Head {
+    fn of(answer: &Answer) -> Self {
+        let length = match &answer.body {
+            Content::Bytes(bytes) => bytes.len() as u64,
+            Content::File(_, length) => *length,
+        };
+        let etag = match (&answer.digest, &answer.body) {
+            (Some(digest), _) => Some(etag(digest)),
+            (None, Content::Bytes(bytes)) => Some(etag(&Sha256::of(bytes))),
+            (None, Content::File(..)) => None,
+        };
+        let warning = if answer.outcome == Outcome::Stale {
+            Some("110 - \"Response is Stale\"")
+        } else if answer.freshness == Freshness::Unverified {
+            Some("199 - \"not yet compared with the checksum database\"")
+        } else {
+            None
+        };
+        Self {
+            content_type: HeaderValue::from_static(content_type(answer.kind)),
+            cache_control: cache_control(answer),
+            etag: etag.and_then(|etag| HeaderValue::try_from(etag).ok()),
+            warning: warning.map(HeaderValue::from_static),
+            length,
+            content_length: HeaderValue::from(length),
+        }
+    }
+
+    /// Of the whole document, in bytes.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Without a length.
+    fn headers(&self) -> HeaderMap {
+        // Room for those of the other layers too.
+        let mut headers = HeaderMap::with_capacity(12);
+        headers.insert(header::CONTENT_TYPE, self.content_type.clone());
+        headers.insert(header::CACHE_CONTROL, self.cache_control.clone());
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        if let Some(warning) = &self.warning {
+            headers.insert(header::WARNING, warning.clone());
+        }
+        if let Some(etag) = &self.etag {
+            headers.insert(header::ETAG, etag.clone());
+        }
+        headers
+    }
+
+    /// Of a 200.
+    pub fn whole(&self) -> HeaderMap {
+        let mut headers = self.headers();
+        headers.insert(header::CONTENT_LENGTH, self.content_length.clone());
+        headers
+    }
+}
+
+/// The answer to this request: 200, 206, 304 or 416. Among its extensions is how it was answered, and, if others will get
+/// the same, the [`Ready`] answer for them.
+pub fn respond(request: &Request<Body>, asked: Asked, answer: Answer) -> Response {
+    let head = Head::of(&answer);
+    let length = head.length();
+    let answered = Answered {
+        asked: Some(Arc::new(asked)),
+        outcome: answer.outcome.as_str(),
+        source: Some(answer.source.as_str().into()),
+    };
+    let etag = head.etag.as_ref().and_then(|etag| etag.to_str().ok()).unwrap_or("");
+    let (status, headers, part) = if matches_any(request.headers(), etag) {
+        (StatusCode::NOT_MODIFIED, head.headers(), None)
     } else {
         match wanted_range(request.headers(), etag, length) {
-            Wanted::All => (StatusCode::OK, Some(0..length)),
+            Wanted::All => (StatusCode::OK, head.whole(), Some(0..length)),
             Wanted::Part(part) => {
+                let mut headers = head.headers();
                 let value = format!("bytes {}-{}/{length}", part.start, part.end - 1);
                 if let Ok(value) = HeaderValue::try_from(value) {
                     headers.insert(header::CONTENT_RANGE, value);
                 }
-                (StatusCode::PARTIAL_CONTENT, Some(part))
+                headers.insert(header::CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
+                (StatusCode::PARTIAL_CONTENT, headers, Some(part))
             }
             Wanted::Nothing => {
+                let mut headers = head.headers();
                 if let Ok(value) = HeaderValue::try_from(format!("bytes */{length}")) {
                     headers.insert(header::CONTENT_RANGE, value);
                 }
                 headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
                 headers.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
-                (StatusCode::RANGE_NOT_SATISFIABLE, None)
+                (StatusCode::RANGE_NOT_SATISFIABLE, headers, None)
             }
         }
     };
+    let ready = ready(head, &answer, &answered);
     let body = match part {
-        None => Body::empty(),
-        Some(part) => {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
-            if request.method() == Method::HEAD { Body::empty() } else { body(answer.body, part) }
-        }
+        Some(part) if request.method() != Method::HEAD => body(answer.body, part),
+        _ => Body::empty(),
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    response.extensions_mut().insert(log);
+    response.extensions_mut().insert(answered);
+    if let Some(ready) = ready {
+        response.extensions_mut().insert(Arc::new(ready));
+    }
     response
+}
+
+/// The same for whoever asks next.
+fn ready(head: Head, answer: &Answer, answered: &Answered) -> Option<Ready> {
+    let content = match &answer.body {
+        _ if matches!(answer.lasting, Lasting::Once) => return None,
+        Content::Bytes(bytes) => ready::Content::Bytes(bytes.clone()),
+        Content::File(file, _) => ready::Content::File(Arc::clone(file.stored_file()?)),
+    };
+    let answered = Answered { outcome: Outcome::Hit.as_str(), ..answered.clone() };
+    Some(Ready { head, content, lasting: answer.lasting, answered })
 }
 
 fn body(content: Content, part: Range<u64>) -> Body {

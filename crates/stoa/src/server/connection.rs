@@ -7,10 +7,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::response::Response;
-use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -22,14 +18,15 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
 use tracing::debug;
 
 use super::impatient::Impatient;
 use super::listener::Connection;
 use super::streams::{self, Streams, Verdict};
 use super::tls::H2;
+use super::zero_copy::{Outbox, ZeroCopy};
 use super::{Bounds, Peer, Secured};
+use crate::http::door::Door;
 
 /// Read buffer of one connection, in bytes, and what of an answer may wait in memory before another piece is read.
 /// Larger than the longest request line that hyper reads (64 KiB), so that a longer one is told so with 414.
@@ -65,7 +62,7 @@ enum Begun {
 
 /// What all connections of some listeners have in common.
 pub(super) struct Connections {
-    router: Router,
+    door: Door,
     bounds: Bounds,
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
@@ -77,7 +74,7 @@ pub(super) struct Connections {
 
 impl Connections {
     pub(super) fn new(
-        router: Router,
+        door: Door,
         tls: Option<Secured>,
         bounds: Bounds,
         stopping: CancellationToken,
@@ -102,7 +99,7 @@ impl Connections {
             .keep_alive_interval(PING)
             .keep_alive_timeout(PING);
         let answers = Arc::new(Semaphore::new(bounds.max_connections));
-        Self { router, bounds, http1, http2, tls, answers, stopping }
+        Self { door, bounds, http1, http2, tls, answers, stopping }
     }
 
     /// Serves until the connection ends, or until what it is being sent is finished after the stop.
@@ -113,12 +110,13 @@ impl Connections {
                 self.over_tls(stream, secured, Way { peer, tls: true }).await;
             }
             (Connection::Tcp(stream, peer), None) => {
-                let way = Way { peer, tls: false };
-                self.http1(&self.router, Impatient::new(stream, patience), way).await;
+                let (way, stream) = (Way { peer, tls: false }, ZeroCopy::new(stream));
+                let outbox = Some(stream.outbox());
+                self.http1(&self.door, Impatient::new(stream, patience), way, outbox).await;
             }
             (Connection::Unix(stream), _) => {
                 let way = Way { peer: Peer::Unix, tls: false };
-                self.http1(&self.router, Impatient::new(stream, patience), way).await;
+                self.http1(&self.door, Impatient::new(stream, patience), way, None).await;
             }
         }
     }
@@ -131,11 +129,13 @@ impl Connections {
             begun = tokio::time::timeout(self.bounds.header_timeout, begun) => begun,
         };
         match begun {
-            Ok(Ok(Begun::Cleartext(stream))) => self.http1(&secured.cleartext, stream, way).await,
+            Ok(Ok(Begun::Cleartext(stream))) => {
+                self.http1(&secured.cleartext, stream, way, None).await;
+            }
             Ok(Ok(Begun::Tls(stream))) if stream.get_ref().1.alpn_protocol() == Some(H2) => {
                 self.http2(stream, way).await;
             }
-            Ok(Ok(Begun::Tls(stream))) => self.http1(&self.router, stream, way).await,
+            Ok(Ok(Begun::Tls(stream))) => self.http1(&self.door, stream, way, None).await,
             Ok(Err(error)) => debug!(%error, client = %way.peer, "no TLS connection came about"),
             Err(_) => debug!(client = %way.peer, "a client took too long over its TLS handshake"),
         }
@@ -152,9 +152,16 @@ impl Connections {
         Ok(Begun::Tls(Box::new(TlsAcceptor::from(config).accept(stream).await?)))
     }
 
-    async fn http1(&self, router: &Router, stream: impl AsyncRead + AsyncWrite + Unpin, way: Way) {
+    async fn http1(
+        &self,
+        door: &Door,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        way: Way,
+        outbox: Option<Outbox>,
+    ) {
+        let outbox = outbox.as_ref();
         let service = service_fn(async |request| {
-            Ok::<_, Infallible>(answer(router.clone(), request, way).await)
+            Ok::<_, Infallible>(door.answer(request, way, outbox).await)
         });
         let connection = self.http1.serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
@@ -171,15 +178,15 @@ impl Connections {
     async fn http2(&self, stream: impl AsyncRead + AsyncWrite + Unpin, way: Way) {
         let streams = Streams::new();
         let service = {
-            let (router, streams) = (self.router.clone(), Arc::clone(&streams));
+            let (door, streams) = (self.door.clone(), Arc::clone(&streams));
             let answers = Arc::clone(&self.answers);
             service_fn(move |request| {
-                let (router, streams) = (router.clone(), Arc::clone(&streams));
+                let (door, streams) = (door.clone(), Arc::clone(&streams));
                 let (open, permit) = (streams.open(), Arc::clone(&answers).acquire_owned());
                 async move {
                     // The semaphore is never closed.
                     let permit = permit.await.map_err(io::Error::other)?;
-                    let response = answer(router, request, way).await;
+                    let response = door.answer(request, way, None).await;
                     Ok::<_, io::Error>(response.map(|body| streams.watch(body, open, permit)))
                 }
             })
@@ -209,14 +216,6 @@ impl Connections {
                 connection.as_mut().graceful_shutdown();
             }
         }
-    }
-}
-
-async fn answer(router: Router, mut request: hyper::Request<Incoming>, way: Way) -> Response {
-    request.extensions_mut().insert(way);
-    match router.oneshot(request.map(Body::new)).await {
-        Ok(response) => response,
-        Err(never) => match never {},
     }
 }
 

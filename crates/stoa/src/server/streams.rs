@@ -11,13 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::Bounds;
+use crate::http::access_log::Logged;
 
 /// What of an answer is handed to hyper at once, in bytes: progress is seen in steps of it. It is also the most that
 /// HTTP/2 puts into a frame unless the client asks for more.
@@ -80,7 +80,7 @@ impl Streams {
     }
 
     /// The body of an answer, watched. The permit is kept until the client has all of it.
-    pub(super) fn watch(&self, body: Body, open: Open, permit: OwnedSemaphorePermit) -> Watched {
+    pub(super) fn watch(&self, body: Logged, open: Open, permit: OwnedSemaphorePermit) -> Watched {
         let answer = Arc::new(Mutex::new(Answer { body: Some(body), waits_since: None }));
         let mut state = locked(&self.0);
         state.answers.retain(|answer| answer.strong_count() > 0);
@@ -128,7 +128,7 @@ impl Streams {
 #[derive(Debug)]
 struct Answer {
     /// None when it was given up.
-    body: Option<Body>,
+    body: Option<Logged>,
     /// Since when the client has been offered all that was asked of the body.
     waits_since: Option<Instant>,
 }
@@ -176,7 +176,7 @@ impl http_body::Body for Watched {
 
     fn is_end_stream(&self) -> bool {
         let answer = locked(&self.answer);
-        self.rest.is_empty() && answer.body.as_ref().is_some_and(Body::is_end_stream)
+        self.rest.is_empty() && answer.body.as_ref().is_some_and(Logged::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
