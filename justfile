@@ -32,3 +32,8 @@ deny:
 bench *args:
     cargo build --release -p stoa
     cargo run --quiet --release -p stoa-bench -- {{ args }}
+
+# A mixed load, and whether memory, open files or errors grow.
+soak seconds='300' *args:
+    cargo build --release -p stoa
+    cargo run --quiet --release -p stoa-bench -- --soak {{ seconds }} {{ args }}

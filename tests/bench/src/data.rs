@@ -12,6 +12,8 @@ pub(crate) struct Data {
     name: &'static str,
     gosumdb: String,
     pub(crate) paths: Vec<String>,
+    /// Of a few large modules, which no pass asks for. Only made data has them.
+    pub(crate) large: Vec<String>,
 }
 
 impl Data {
@@ -26,10 +28,12 @@ impl Data {
     }
 
     fn read(dir: &Path, name: &'static str, gosumdb: String) -> anyhow::Result<Data> {
-        let text = fs_err::read_to_string(dir.join("paths.txt"))?;
-        let paths: Vec<_> =
-            text.lines().map(str::trim).filter(|it| !it.is_empty()).map(str::to_owned).collect();
-        let data = Data { dir: std::path::absolute(dir)?, name, gosumdb, paths };
+        let lines = |text: &str| -> Vec<String> {
+            text.lines().map(str::trim).filter(|it| !it.is_empty()).map(str::to_owned).collect()
+        };
+        let paths = lines(&fs_err::read_to_string(dir.join("paths.txt"))?);
+        let large = lines(&fs_err::read_to_string(dir.join("large.txt")).unwrap_or_default());
+        let data = Data { dir: std::path::absolute(dir)?, name, gosumdb, paths, large };
         if data.zips().next().is_none() {
             bail!("no .zip among the paths of {}", dir.display());
         }
@@ -72,6 +76,16 @@ impl Data {
             file.and_then(|file| fs_err::metadata(file).ok()).map_or(0, |it| it.len())
         };
         self.zips().max_by_key(|path| size(path)).context("no .zip")
+    }
+
+    /// The zip among the large ones that is at least so many bytes, and the least of those.
+    pub(crate) fn large_zip(&self, bytes: u64) -> anyhow::Result<&String> {
+        let size = |path: &str| -> Option<u64> {
+            Some(fs_err::metadata(self.file(path).ok()?).ok()?.len()).filter(|&it| it >= bytes)
+        };
+        let zips = self.large.iter().filter(|path| is_zip(path));
+        let fitting = zips.filter_map(|path| Some((size(path)?, path)));
+        fitting.min().map(|(_, path)| path).context("no zip is so large")
     }
 
     pub(crate) fn summary(&self) -> String {

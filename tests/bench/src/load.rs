@@ -110,6 +110,38 @@ pub(crate) async fn get(url: &str, path: &str) -> anyhow::Result<(StatusCode, By
     tokio::time::timeout(PATIENCE, answer).await.context("no answer")?
 }
 
+/// How long a body's first piece took to come, and all of it; and its length.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival {
+    pub(crate) first: Duration,
+    pub(crate) whole: Duration,
+    pub(crate) bytes: u64,
+}
+
+/// One request over a connection that is there already, timed.
+pub(crate) async fn arrival(url: &str, path: &str) -> anyhow::Result<Arrival> {
+    let mut client = Client::new(url);
+    client.connection = Some(client.connect().await?);
+    let asked = Instant::now();
+    let answer = async {
+        let response = client.send(path).await?;
+        if response.status() != StatusCode::OK {
+            anyhow::bail!("{path}: {}", response.status());
+        }
+        let (mut body, mut first, mut bytes) = (response.into_body(), None, 0);
+        while let Some(frame) = body.frame().await {
+            let length = frame?.into_data().map_or(0, |piece| piece.len() as u64);
+            bytes += length;
+            if length > 0 {
+                first.get_or_insert_with(|| asked.elapsed());
+            }
+        }
+        let whole = asked.elapsed();
+        Ok(Arrival { first: first.unwrap_or(whole), whole, bytes })
+    };
+    tokio::time::timeout(PATIENCE, answer).await.context("no answer")?
+}
+
 struct Client {
     authority: String,
     connection: Option<SendRequest<Empty<Bytes>>>,

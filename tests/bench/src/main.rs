@@ -7,11 +7,15 @@
 mod data;
 mod direct;
 mod history;
+mod large;
 mod load;
 mod measure;
+mod paced;
 mod random;
+mod record;
 mod report;
 mod server;
+mod soak;
 mod synthetic;
 mod upstream;
 
@@ -48,12 +52,24 @@ struct Arguments {
     /// How long each warm pass takes
     #[arg(long, value_name = "N", default_value_t = 5)]
     seconds: u64,
+    /// How often each server is measured, in turn; every figure is the median
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    rounds: usize,
     /// Leave out nginx, which is measured beside stoa where it is installed
     #[arg(long)]
     no_nginx: bool,
     /// Only what comes straight from git
-    #[arg(long)]
+    #[arg(long, conflicts_with = "only_proxied")]
     only_direct: bool,
+    /// All but what comes straight from git
+    #[arg(long)]
+    only_proxied: bool,
+    /// Record into --recording DIR what the go command asks for when it downloads all that this MODULE@VERSION needs
+    #[arg(long, value_name = "MODULE@VERSION", requires = "recording")]
+    record: Option<String>,
+    /// A mixed load for so many seconds, and what stoa holds meanwhile; nothing else is measured
+    #[arg(long, value_name = "SECONDS")]
+    soak: Option<u64>,
     /// Write the figures to tests/bench/RESULTS.md
     #[arg(long)]
     write: bool,
@@ -67,6 +83,11 @@ struct Arguments {
     #[arg(long, value_name = "DIR", hide = true)]
     serve_upstream: Option<PathBuf>,
 }
+
+/// stoa as it is by default, with a line in the log for each request.
+const LOGGING: &str = "stoa, logging";
+/// What the machine can do at best.
+pub(crate) const NGINX: &str = "nginx";
 
 fn parse_peer(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -84,6 +105,16 @@ fn main() -> anyhow::Result<ExitCode> {
         runtime.block_on(upstream::serve(dir))?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let (Some(module), Some(dir)) = (&arguments.record, &arguments.recording) {
+        runtime.block_on(record::record(&arguments.stoa()?, dir, module))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(seconds) = arguments.soak {
+        let data = Arc::new(prepare(&arguments)?);
+        let time = Duration::from_secs(seconds);
+        let soaked = runtime.block_on(soak::soak(&arguments.stoa()?, &data, time))?;
+        return Ok(if soaked { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     let report = runtime.block_on(run(&arguments))?;
     println!("\n{}", report.terminal());
     if arguments.write {
@@ -94,10 +125,27 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn prepare(arguments: &Arguments) -> anyhow::Result<Data> {
-    if let Some(dir) = &arguments.recording {
-        return Data::recorded(dir);
+impl Arguments {
+    fn stoa(&self) -> anyhow::Result<PathBuf> {
+        let stoa = match &self.stoa {
+            Some(file) => file.clone(),
+            None => beside_the_build()?.join("release/stoa"),
+        };
+        if !stoa.is_file() {
+            bail!("no server at {}; build it: cargo build --release -p stoa", stoa.display());
+        }
+        Ok(stoa)
     }
+}
+
+fn prepare(arguments: &Arguments) -> anyhow::Result<Data> {
+    match &arguments.recording {
+        Some(dir) => Data::recorded(dir),
+        None => made(arguments),
+    }
+}
+
+fn made(arguments: &Arguments) -> anyhow::Result<Data> {
     let dir = match &arguments.data {
         Some(dir) => dir.clone(),
         None => beside_the_build()?.join("bench-data"),
@@ -114,41 +162,38 @@ fn beside_the_build() -> anyhow::Result<PathBuf> {
 }
 
 async fn run(arguments: &Arguments) -> anyhow::Result<Report> {
-    let stoa = match &arguments.stoa {
-        Some(file) => file.clone(),
-        None => beside_the_build()?.join("release/stoa"),
-    };
-    if !stoa.is_file() {
-        bail!("no server at {}; build it: cargo build --release -p stoa", stoa.display());
+    let stoa = arguments.stoa()?;
+    let (mut proxied, mut large) = (None, None);
+    if !arguments.only_direct {
+        proxied = Some(measure_proxied(arguments, &stoa).await?);
+        large = Some(large::measure(&stoa, &Arc::new(made(arguments)?)).await?);
     }
-    let proxied = if arguments.only_direct { None } else { Some(proxied(arguments, &stoa).await?) };
-    let direct = if direct::is_possible() {
+    let direct = if arguments.only_proxied {
+        None
+    } else if direct::is_possible() {
         Some(direct::measure(&stoa).await?)
     } else {
         println!("direct: left out, since there is no go and git to measure against");
         None
     };
-    Ok(Report { proxied, direct })
+    Ok(Report { proxied, large, direct })
 }
 
 /// In front of an upstream.
-async fn proxied(arguments: &Arguments, stoa: &Path) -> anyhow::Result<Proxied> {
+async fn measure_proxied(arguments: &Arguments, stoa: &Path) -> anyhow::Result<Proxied> {
     let data = &Arc::new(prepare(arguments)?);
     let upstream = Upstream::start(&data.store_dir())?;
     println!("{}: {}", data.name(), data.summary());
 
     let passes =
         Passes { connections: arguments.connections, warm: Duration::from_secs(arguments.seconds) };
-    let stoa = Kind::Stoa {
-        program: stoa.to_owned(),
-        gosumdb: data.gosumdb().to_owned(),
-        environment: Vec::new(),
-    };
-    let mut peers = Vec::new();
+    let kind = Kind::stoa(stoa, data);
+    let logging = Kind::stoa_logging(stoa, data, "info");
+    let mut kinds = vec![("stoa".to_owned(), kind.clone()), (LOGGING.to_owned(), logging)];
     if !arguments.no_nginx
         && let Some(program) = server::find_nginx()
     {
-        peers.push(("nginx".to_owned(), Kind::Nginx { program }));
+        kinds.push((NGINX.to_owned(), Kind::Nginx { program }));
     }
     for (name, command) in &arguments.peers {
         let kind = Kind::Command {
@@ -156,23 +201,25 @@ async fn proxied(arguments: &Arguments, stoa: &Path) -> anyhow::Result<Proxied> 
             command: command.clone(),
             gosumdb: data.gosumdb().to_owned(),
         };
-        peers.push((name.clone(), kind));
+        kinds.push((name.clone(), kind));
     }
 
-    let mut servers: Vec<(String, Figures)> = Vec::new();
-    servers.push((
-        "stoa".to_owned(),
-        measure::figures("stoa", &stoa, data, &upstream, &passes).await?,
-    ));
-    let counts = measure::upstream_requests(&stoa, data, &upstream, &passes).await?;
-    let hits = measure::hits_under_misses(&stoa, data, &upstream, &passes).await?;
-    for (name, kind) in peers {
-        // A peer that fails is reported; it is not what this run is about.
-        match measure::figures(&name, &kind, data, &upstream, &passes).await {
-            Ok(figures) => servers.push((name, figures)),
-            Err(error) => println!("{name}: left out: {error:#}"),
+    let counts = measure::upstream_requests(&kind, data, &upstream, &passes).await?;
+    let hits = measure::hits_under_misses(&kind, data, &upstream, &passes).await?;
+    let mut servers: Vec<(String, Vec<Figures>)> =
+        kinds.iter().map(|(name, _)| (name.clone(), Vec::new())).collect();
+    // In turn, so that what the machine does besides meets all of them.
+    for _ in 0..arguments.rounds.max(1) {
+        for ((name, kind), (_, rounds)) in kinds.iter().zip(&mut servers) {
+            match measure::figures(name, kind, data, &upstream, &passes).await {
+                Ok(figures) => rounds.push(figures),
+                Err(error) if matches!(kind, Kind::Stoa { .. }) => return Err(error),
+                // A peer that fails is reported; it is not what this run is about.
+                Err(error) => println!("{name}: left out: {error:#}"),
+            }
         }
     }
+    servers.retain(|(_, rounds)| !rounds.is_empty());
     Ok(Proxied {
         data: format!("{}: {}", data.name(), data.summary()),
         passes,

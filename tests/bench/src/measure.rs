@@ -99,6 +99,12 @@ async fn measured(
     Ok(Measured { pass, cpu: server.cpu().saturating_sub(before) })
 }
 
+/// The middle one of some; of an even number, the lower of the two in the middle.
+pub(crate) fn median<T: PartialOrd + Copy>(mut all: Vec<T>) -> T {
+    all.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
+    all[(all.len() - 1) / 2]
+}
+
 /// What the upstream is asked for, from a server with an empty store.
 #[derive(Debug)]
 pub(crate) struct Counts {

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+use crate::data::Data;
 use crate::load;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -58,15 +59,28 @@ pub(crate) fn find_nginx() -> Option<PathBuf> {
 }
 
 impl Kind {
+    /// With everything verified and no access log, as the others have none.
+    pub(crate) fn stoa(program: &Path, data: &Data) -> Kind {
+        Kind::stoa_logging(program, data, "info,access=off")
+    }
+
+    /// At a level of the log.
+    pub(crate) fn stoa_logging(program: &Path, data: &Data, level: &str) -> Kind {
+        Kind::Stoa {
+            program: program.to_owned(),
+            gosumdb: data.gosumdb().to_owned(),
+            environment: vec![("STOA_LOG_LEVEL".to_owned(), level.to_owned())],
+        }
+    }
+
     fn command(&self, port: u16, dir: &Path, upstream: &str) -> anyhow::Result<Command> {
         let store = dir.join("store");
         fs_err::create_dir(&store)?;
         Ok(match self {
             Kind::Stoa { program, gosumdb, environment } => {
                 let mut stoa = Command::new(program);
-                // None of this machine's settings but how it logs, which costs time.
-                stoa.env_clear()
-                    .envs(std::env::vars().filter(|(name, _)| name.starts_with("STOA_LOG_")));
+                // None of this machine's settings.
+                stoa.env_clear();
                 stoa.envs(environment.iter().map(|(name, value)| (name, value)));
                 stoa.env("HOME", dir).arg("serve");
                 stoa.arg("--listen").arg(format!("127.0.0.1:{port}")).arg("--data-dir").arg(store);
@@ -136,6 +150,21 @@ impl Server {
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    /// All that it has written.
+    pub(crate) fn whole_log(&self) -> anyhow::Result<String> {
+        Ok(fs_err::read_to_string(self.dir.path().join("log"))?)
+    }
+
+    pub(crate) fn store_dir(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    /// File descriptors of its processes.
+    pub(crate) fn open_files(&self) -> usize {
+        let of = |pid: u32| fs_err::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+        tree(self.child.id()).into_iter().map(of).sum()
     }
 
     /// What its processes hold now, in MiB.

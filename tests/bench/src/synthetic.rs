@@ -16,7 +16,7 @@ use stoa_testkit::{FakeSumdb, Modules};
 use crate::random::Random;
 
 /// Counts up when what is made changes.
-const EDITION: &str = "1";
+const EDITION: &str = "2";
 const DATABASE: &str = "sum.bench.example";
 
 /// Versions that are downloaded whole, and those of which the go command reads only the go.mod.
@@ -28,6 +28,8 @@ const OTHERS_BETWEEN: u64 = 128;
 /// Sizes of the zips in bytes, by the share that is smaller; between two points the logarithm is even.
 const SIZES: [(f64, f64); 5] =
     [(0.0, 1_500.0), (0.5, 55_000.0), (0.9, 810_000.0), (0.98, 5_000_000.0), (1.0, 30_000_000.0)];
+/// Zips of bytes that nothing compresses, beside those that are asked for in every pass; in bytes.
+const LARGE: [usize; 2] = [50_000_000, 200_000_000];
 /// How much smaller a zip is, about, than the text below.
 const COMPRESSION: usize = 5;
 
@@ -43,7 +45,8 @@ pub(crate) fn make(dir: &Path) -> anyhow::Result<()> {
     }
     let store = dir.join("store");
     fs_err::create_dir_all(&store)?;
-    let versions: Vec<_> = (0..WHOLE + ONLY_GO_MOD).map(Made::new).collect();
+    let count = WHOLE + ONLY_GO_MOD + LARGE.len();
+    let versions: Vec<_> = (0..count).map(Made::new).collect();
     let hashes = write_modules(&store, &versions)?;
 
     let sumdb = FakeSumdb::new(DATABASE, &Modules::default());
@@ -53,7 +56,9 @@ pub(crate) fn make(dir: &Path) -> anyhow::Result<()> {
     }
     let database_paths = write_database(&store, &sumdb, &versions)?;
     fs_err::write(dir.join("gosumdb"), sumdb.verifier_key())?;
-    fs_err::write(dir.join("paths.txt"), paths(&versions, database_paths)?.join("\n"))?;
+    let (large, asked): (Vec<_>, Vec<_>) = versions.iter().partition(|made| made.is_large());
+    fs_err::write(dir.join("paths.txt"), paths(&asked, database_paths)?.join("\n"))?;
+    fs_err::write(dir.join("large.txt"), paths(&large, Vec::new())?.join("\n"))?;
     fs_err::write(edition, EDITION)?;
     Ok(())
 }
@@ -70,12 +75,19 @@ struct Made {
 
 impl Made {
     fn new(number: usize) -> Made {
-        let bytes = (number < WHOLE).then(|| size(number as f64 / (WHOLE - 1) as f64));
+        let bytes = match number.checked_sub(WHOLE) {
+            None => Some(size(number as f64 / (WHOLE - 1) as f64)),
+            Some(number) => number.checked_sub(ONLY_GO_MOD).and_then(|at| LARGE.get(at)).copied(),
+        };
         // Capitals now and then, since they are escaped.
         let owner = if number.is_multiple_of(7) { "Capital" } else { "owner" };
         let name =
             format!("bench.example/{owner}{}/module{number}@v1.{}.0", number % 40, number % 9);
         Made { number, name, bytes }
+    }
+
+    fn is_large(&self) -> bool {
+        self.number >= WHOLE + ONLY_GO_MOD
     }
 
     fn path(&self, artifact: Artifact) -> anyhow::Result<String> {
@@ -132,10 +144,12 @@ fn write_module(store: &Path, made: &Made) -> anyhow::Result<(H1, H1)> {
     let mut files = vec![("go.mod".to_owned(), made.go_mod().into_bytes())];
     if let Some(bytes) = made.bytes {
         let mut random = Random::new(made.number as u64);
-        let mut left = bytes * COMPRESSION;
+        let mut left = if made.is_large() { bytes } else { bytes * COMPRESSION };
         while left > 0 {
             let length = (1_000 + random.below(45_000)).min(left);
-            files.push((format!("package/file{}.go", files.len()), text(&mut random, length)));
+            let content =
+                if made.is_large() { random.bytes(length) } else { text(&mut random, length) };
+            files.push((format!("package/file{}.go", files.len()), content));
             left -= length;
         }
     }
@@ -223,7 +237,7 @@ fn write_database(
 }
 
 /// In the order of the go command: first the go.mod files with their records, then the modules.
-fn paths(versions: &[Made], database_paths: Vec<String>) -> anyhow::Result<Vec<String>> {
+fn paths(versions: &[&Made], database_paths: Vec<String>) -> anyhow::Result<Vec<String>> {
     let mut random = Random::new(1);
     let (mut first, mut then) = (database_paths, Vec::new());
     for made in versions {

@@ -6,10 +6,10 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use crate::data::{file_of, is_immutable, is_zip};
 use crate::load;
+use crate::paced::Paced;
 
 /// No module path begins like this.
 const CONTROL: &str = "/-/";
@@ -117,6 +118,11 @@ impl Upstream {
         self.control("release").await.map(drop)
     }
 
+    /// From now on each answer begins so much later, and comes at most so many bytes a second.
+    pub(crate) async fn pace(&self, delay: Duration, bytes: u64) -> anyhow::Result<()> {
+        self.control(&format!("pace/{}/{bytes}", delay.as_millis())).await.map(drop)
+    }
+
     async fn control(&self, command: &str) -> anyhow::Result<Bytes> {
         let (status, body) = load::get(&self.url, &format!("{CONTROL}{command}")).await?;
         if status != StatusCode::OK {
@@ -139,6 +145,7 @@ struct Shared {
     store: PathBuf,
     asked: Mutex<(BTreeMap<String, u64>, u64)>,
     held: watch::Sender<Option<String>>,
+    pace: Mutex<Option<(Duration, u64)>>,
 }
 
 /// The upstream's process: says its URL on standard output, ends when standard input does.
@@ -149,6 +156,7 @@ pub(crate) async fn serve(store: &Path) -> anyhow::Result<()> {
         store: store.to_owned(),
         asked: Mutex::default(),
         held: watch::Sender::new(None),
+        pace: Mutex::default(),
     });
     let accept = async {
         while let Ok((stream, _)) = listener.accept().await {
@@ -175,7 +183,7 @@ pub(crate) async fn serve(store: &Path) -> anyhow::Result<()> {
 }
 
 impl Shared {
-    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Paced> {
         let path = request.uri().path();
         if let Some(command) = path.strip_prefix(CONTROL) {
             return self.obey(command);
@@ -190,15 +198,20 @@ impl Shared {
             })
         };
         _ = held.wait_for(|held| !is_held(held)).await;
+        let pace = *self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((delay, _)) = pace {
+            tokio::time::sleep(delay).await;
+        }
         if let Some(body) = self.read(path).await {
-            return response(StatusCode::OK, content_type(path), body);
+            let response = response(StatusCode::OK, content_type(path), body);
+            return response.map(|body| pace.iter().fold(body, |body, pace| body.at(pace.1)));
         }
         self.count(|asked| asked.1 += 1);
         let text = format!("not found: {path}\n");
         response(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", text.into())
     }
 
-    fn obey(&self, command: &str) -> Response<Full<Bytes>> {
+    fn obey(&self, command: &str) -> Response<Paced> {
         let mut body = Bytes::new();
         match command.split_once('/') {
             None if command == "asked" => {
@@ -207,6 +220,13 @@ impl Shared {
             }
             None if command == "forget" => self.count(|asked| *asked = Default::default()),
             None if command == "release" => _ = self.held.send_replace(None),
+            Some(("pace", pace)) => {
+                let numbers = pace.split_once('/');
+                let pace = numbers.and_then(|(delay, bytes)| {
+                    Some((Duration::from_millis(delay.parse().ok()?), bytes.parse().ok()?))
+                });
+                *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
+            }
             Some(("hold", path)) => _ = self.held.send_replace(Some(decoded(&format!("/{path}")))),
             _ => return response(StatusCode::NOT_FOUND, "text/plain", body),
         }
@@ -247,8 +267,8 @@ async fn read_file(store: &Path, path: &str) -> Option<Bytes> {
     fs_err::tokio::read(file_of(store, path)?).await.ok().map(Bytes::from)
 }
 
-fn response(status: StatusCode, content_type: &str, body: Bytes) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
+fn response(status: StatusCode, content_type: &str, body: Bytes) -> Response<Paced> {
+    let mut response = Response::new(Paced::new(body));
     *response.status_mut() = status;
     if let Ok(value) = content_type.parse() {
         response.headers_mut().insert(hyper::header::CONTENT_TYPE, value);
