@@ -9,14 +9,14 @@ mod address;
 mod govcs;
 mod guard;
 mod hosts;
-mod meta;
 mod pages;
 
-use stoa_module::{ErrorClass, ModulePath, Patterns};
+use stoa_module::{
+    ErrorClass, GoImport, ModulePath, NoGoImport, Patterns, parse_go_imports, select_go_import,
+};
 use url::Url;
 
 use crate::discovery::hosts::Known;
-use crate::discovery::meta::{GoImport, NoImport};
 use crate::failure::{Fault, Stage};
 
 pub(crate) use crate::discovery::address::{NotPublic, is_public, literal_address, names_one_host};
@@ -156,8 +156,8 @@ async fn dynamic(
     // Whoever owns only a part of a host must not claim the whole of it.
     if claimed.prefix != path.as_str() {
         let root = pages.ask(&claimed.prefix, about).await?;
-        let at_root = meta::parse(&root.body);
-        if meta::select(&at_root, path.as_str()) != Ok(&claimed) {
+        let at_root = parse_go_imports(&root.body);
+        if select_go_import(&at_root, path.as_str()) != Ok(&claimed) {
             return Err(not_found(format!(
                 "{} and {} disagree about the go-import of {}",
                 page.url, root.url, claimed.prefix
@@ -196,7 +196,7 @@ const LOOK: &str = "look at the module's path, and at the server's credential fo
 
 /// The entries of a page. Whatever its status is, it counts when it has some.
 fn entries(page: &Page, path: &str) -> Result<Vec<GoImport>, Fault> {
-    let entries = meta::parse(&page.body);
+    let entries = parse_go_imports(&page.body);
     if !entries.is_empty() {
         return Ok(entries);
     }
@@ -223,10 +223,10 @@ fn choose<'e>(
     path: &ModulePath,
     page: &Page,
 ) -> Result<&'e GoImport, Fault> {
-    meta::select(entries, path.as_str()).map_err(|none| {
+    select_go_import(entries, path.as_str()).map_err(|none| {
         let detail = match none {
-            NoImport::Several => format!("{}: several go-imports match {path}", page.url),
-            NoImport::NoMatch(others) => {
+            NoGoImport::Several => format!("{}: several go-imports match {path}", page.url),
+            NoGoImport::NoMatch(others) => {
                 format!(
                     "{}: no go-import for {path}, only for {}",
                     page.url,

@@ -8,25 +8,32 @@ const MAX_FIELD: usize = 2048;
 const MAX_ENTRIES: usize = 1000;
 
 /// One entry.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct GoImport {
-    pub(crate) prefix: String,
-    pub(crate) system: String,
-    pub(crate) url: String,
-    pub(crate) subdir: String,
+///
+/// The parts are as they were written: that the address is one, and the subdirectory too, is for the caller to check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GoImport {
+    /// The import path of the repository's root.
+    pub prefix: String,
+    /// The version control system, or `mod` for a proxy.
+    pub system: String,
+    /// Where it is.
+    pub url: String,
+    /// The directory that the root stands for; mostly empty.
+    pub subdir: String,
 }
 
 /// Why there is no one entry for a path.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum NoImport {
-    /// Prefixes of other paths, if any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoGoImport {
+    /// There are only entries for other paths, with these prefixes, or none at all.
     NoMatch(Vec<String>),
+    /// Several claim the path.
     Several,
 }
 
 /// The entries of a page in the order in which they count: those of `mod` first, and of the others those whose prefix no
 /// `mod` entry has.
-pub(crate) fn parse(page: &[u8]) -> Vec<GoImport> {
+pub fn parse_go_imports(page: &[u8]) -> Vec<GoImport> {
     let page = String::from_utf8_lossy(page);
     let mut entries = Vec::new();
     let mut rest: &str = &page;
@@ -84,7 +91,10 @@ pub(crate) fn parse(page: &[u8]) -> Vec<GoImport> {
 }
 
 /// The one entry for a path.
-pub(crate) fn select<'e>(entries: &'e [GoImport], path: &str) -> Result<&'e GoImport, NoImport> {
+pub fn select_go_import<'e>(
+    entries: &'e [GoImport],
+    path: &str,
+) -> Result<&'e GoImport, NoGoImport> {
     let mut found: Option<&GoImport> = None;
     let mut others = Vec::new();
     for entry in entries {
@@ -96,14 +106,14 @@ pub(crate) fn select<'e>(entries: &'e [GoImport], path: &str) -> Result<&'e GoIm
             None => found = Some(entry),
             // Those of `mod` come first; what follows does not matter.
             Some(one) if one.system == "mod" && entry.system != "mod" => break,
-            Some(_) => return Err(NoImport::Several),
+            Some(_) => return Err(NoGoImport::Several),
         }
     }
-    found.ok_or(NoImport::NoMatch(others))
+    found.ok_or(NoGoImport::NoMatch(others))
 }
 
 /// By whole elements.
-pub(crate) fn has_prefix(path: &str, prefix: &str) -> bool {
+fn has_prefix(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| {
         rest.is_empty() || rest.starts_with('/') || prefix.is_empty() || prefix.ends_with('/')
     })
@@ -161,7 +171,8 @@ fn unescape(value: &str) -> String {
     while let Some(at) = rest.find('&') {
         let (before, reference) = rest.split_at(at);
         text.push_str(before);
-        let end = reference.find(';').filter(|&end| end <= LONGEST_REFERENCE);
+        // No further than a reference goes: a page of nothing but ampersands would be read once for each of them.
+        let end = reference.bytes().take(LONGEST_REFERENCE + 1).position(|byte| byte == b';');
         let meant = end.and_then(|end| Some((referred(&reference[1..end])?, end)));
         let (character, length) = meant.map_or(('&', 1), |(character, end)| (character, end + 1));
         text.push(character);
@@ -215,15 +226,22 @@ mod tests {
     fn pages_that_mean_harm() {
         let long = "x".repeat(MAX_FIELD + 1);
         let meta = |url: &str| format!("<meta name=go-import content='ex.com/a git {url}'>");
-        assert_eq!(parse(meta(&long).as_bytes()), []);
-        assert_eq!(parse(meta(&long[1..]).as_bytes()).len(), 1);
-        assert_eq!(parse(meta("https://a").repeat(5000).as_bytes()).len(), MAX_ENTRIES);
+        assert_eq!(parse_go_imports(meta(&long).as_bytes()), []);
+        assert_eq!(parse_go_imports(meta(&long[1..]).as_bytes()).len(), 1);
+        assert_eq!(parse_go_imports(meta("https://a").repeat(5000).as_bytes()).len(), MAX_ENTRIES);
+
+        let ampersands = "&".repeat(2 << 20);
+        let began = std::time::Instant::now();
+        assert_eq!(parse_go_imports(meta(&ampersands).as_bytes()), []);
+        // It was more than a minute, and is less than a second.
+        let took = began.elapsed();
+        assert!(took.as_secs() < 20, "{took:?}");
     }
 
     #[test]
     fn pages() {
         let check = |page: &str, expected: &[GoImport]| {
-            assert_eq!(parse(page.as_bytes()), expected, "{page}");
+            assert_eq!(parse_go_imports(page.as_bytes()), expected, "{page}");
         };
         let plain = entry("ex.com/a", "git", "https://git.ex.com/a", "");
         check(
@@ -291,10 +309,10 @@ mod tests {
     #[test]
     fn any_bytes_are_read() {
         proptest::proptest!(|(page: Vec<u8>)| {
-            parse(&page);
+            parse_go_imports(&page);
         });
         proptest::proptest!(|(page in "[<>/ a-c='\"!-]*(<meta [a-z='\"& ]*>?)*")| {
-            parse(page.as_bytes());
+            parse_go_imports(page.as_bytes());
         });
     }
 
@@ -303,21 +321,21 @@ mod tests {
         let a = entry("ex.com/a", "git", "https://a", "");
         let deep = entry("ex.com/a/b", "git", "https://ab", "");
         let module = entry("ex.com/a", "mod", "https://proxy", "");
-        let check = |entries: &[GoImport], path: &str, expected: Result<&GoImport, NoImport>| {
-            assert_eq!(select(entries, path), expected, "{path}");
+        let check = |entries: &[GoImport], path: &str, expected: Result<&GoImport, NoGoImport>| {
+            assert_eq!(select_go_import(entries, path), expected, "{path}");
         };
         check(std::slice::from_ref(&a), "ex.com/a", Ok(&a));
         check(std::slice::from_ref(&a), "ex.com/a/x/v2", Ok(&a));
         check(
             std::slice::from_ref(&a),
             "ex.com/ab",
-            Err(NoImport::NoMatch(vec!["ex.com/a".into()])),
+            Err(NoGoImport::NoMatch(vec!["ex.com/a".into()])),
         );
-        check(&[], "ex.com/a", Err(NoImport::NoMatch(vec![])));
+        check(&[], "ex.com/a", Err(NoGoImport::NoMatch(vec![])));
         check(&[a.clone(), deep.clone()], "ex.com/a/c", Ok(&a));
-        check(&[a.clone(), deep.clone()], "ex.com/a/b", Err(NoImport::Several));
-        check(&[a.clone(), a.clone()], "ex.com/a", Err(NoImport::Several));
+        check(&[a.clone(), deep.clone()], "ex.com/a/b", Err(NoGoImport::Several));
+        check(&[a.clone(), a.clone()], "ex.com/a", Err(NoGoImport::Several));
         check(&[module.clone(), deep], "ex.com/a/b", Ok(&module));
-        check(&[module.clone(), module.clone()], "ex.com/a", Err(NoImport::Several));
+        check(&[module.clone(), module.clone()], "ex.com/a", Err(NoGoImport::Several));
     }
 }
