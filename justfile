@@ -37,3 +37,10 @@ bench *args:
 soak seconds='300' *args:
     cargo build --release -p stoa
     cargo run --quiet --release -p stoa-bench -- --soak {{ seconds }} {{ args }}
+
+# Fuzz one of fuzz/fuzz_targets (cargo install --locked cargo-fuzz; a C++ compiler).
+fuzz target seconds='600':
+    cd fuzz && cargo run --quiet --no-default-features --example seeds
+    cd fuzz && cargo fuzz run --sanitizer none {{ target }} -- \
+        -max_total_time={{ seconds }} -max_len=4096 -timeout=25 \
+        {{ if path_exists("fuzz/dictionaries/" + target + ".dict") == "true" { "-dict=dictionaries/" + target + ".dict" } else { "" } }}
