@@ -13,6 +13,8 @@ mod laws;
 #[cfg(test)]
 mod lists;
 #[cfg(test)]
+mod mutated;
+#[cfg(test)]
 mod oracle;
 #[cfg(test)]
 mod paths;
@@ -28,6 +30,8 @@ mod versions;
 mod zip_faults;
 #[cfg(test)]
 mod zip_hostile;
+#[cfg(test)]
+mod zip_made;
 #[cfg(test)]
 mod zip_writer;
 #[cfg(test)]

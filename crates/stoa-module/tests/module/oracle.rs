@@ -53,10 +53,11 @@ pub(crate) fn compare<T>(
     }
 }
 
-/// Some values of a strategy, the same in each run.
+/// Some values of a strategy, the same in each run; `STOA_GO_CASES=100` takes a hundred times as many.
 pub(crate) fn sample<S: Strategy>(strategy: S, count: usize) -> Vec<S::Value> {
+    let times = std::env::var("STOA_GO_CASES").map_or(1, |times| times.parse().expect("a number"));
     let mut runner = TestRunner::deterministic();
-    (0..count)
+    (0..count * times)
         .map(|_| strategy.new_tree(&mut runner).expect("the strategy rejects nothing").current())
         .collect()
 }

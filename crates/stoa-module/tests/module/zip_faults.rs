@@ -15,7 +15,7 @@ use crate::zips::{check_bytes, full};
 
 /// A place in a zip and what is done there.
 #[derive(Debug, Clone)]
-enum Mutation {
+pub(crate) enum Mutation {
     Bit(u8),
     Byte(u8),
     Small(i8),
@@ -26,7 +26,7 @@ enum Mutation {
     Cut,
 }
 
-fn mutation() -> impl Strategy<Value = Mutation> {
+pub(crate) fn mutation() -> impl Strategy<Value = Mutation> {
     prop_oneof![
         4 => (0..8_u8).prop_map(Mutation::Bit),
         2 => any::<u8>().prop_map(Mutation::Byte),
@@ -39,7 +39,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
     ]
 }
 
-fn mutate(bytes: &mut Vec<u8>, at: usize, mutation: &Mutation) {
+pub(crate) fn mutate(bytes: &mut Vec<u8>, at: usize, mutation: &Mutation) {
     let mut put = |new: &[u8]| {
         let end = bytes.len().min(at + new.len());
         bytes[at..end].copy_from_slice(&new[..end - at]);

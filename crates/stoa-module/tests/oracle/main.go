@@ -12,11 +12,14 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/mod/modfile"
@@ -116,7 +119,7 @@ func info(body string) any {
 	return answer
 }
 
-// checkZip does what the go command does with a zip before and while it unpacks it: the hash reads all data.
+// checkZip does what the go command does with a zip: it checks it, hashes it, which reads all data, and unpacks it.
 func checkZip(dir, encoded, p, v string) any {
 	data, err := base64.StdEncoding.DecodeString(encoded)
 	if err != nil {
@@ -133,12 +136,76 @@ func checkZip(dir, encoded, p, v string) any {
 	if err != nil {
 		return object{"error": "hash: " + message(err)}
 	}
+	unpacked := filepath.Join(dir, "unpacked")
+	defer os.RemoveAll(unpacked)
+	if err := modzip.Unzip(unpacked, module.Version{Path: p, Version: v}, file); err != nil && !errors.Is(err, syscall.ENAMETOOLONG) {
+		return object{"error": "unzip: " + message(err)}
+	}
 	z, err := zip.OpenReader(file)
 	if err != nil {
 		panic(err)
 	}
 	defer z.Close()
 	return object{"error": "", "h1": h1, "entries": len(z.File)}
+}
+
+// file is a file of a module to be made.
+type file struct {
+	name string
+	data []byte
+}
+
+func (f file) Path() string                 { return f.name }
+func (f file) Lstat() (os.FileInfo, error)  { return fileInfo{f}, nil }
+func (f file) Open() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(f.data)), nil }
+
+type fileInfo struct{ f file }
+
+func (i fileInfo) Name() string       { return path.Base(i.f.name) }
+func (i fileInfo) Size() int64        { return int64(len(i.f.data)) }
+func (i fileInfo) Mode() os.FileMode  { return 0o644 }
+func (i fileInfo) ModTime() time.Time { return time.Time{} }
+func (i fileInfo) IsDir() bool        { return false }
+func (i fileInfo) Sys() any           { return nil }
+
+// files are names and contents in turn.
+func files(words []string) []modzip.File {
+	var files []modzip.File
+	for ; len(words) > 1; words = words[2:] {
+		files = append(files, file{words[0], []byte(words[1])})
+	}
+	return files
+}
+
+func createZip(p, v string, words []string) any {
+	var out bytes.Buffer
+	if err := modzip.Create(&out, module.Version{Path: p, Version: v}, files(words)); err != nil {
+		return object{"error": message(err)}
+	}
+	return object{"error": "", "zip": base64.StdEncoding.EncodeToString(out.Bytes())}
+}
+
+func hash1(words []string) any {
+	var names []string
+	data := map[string]string{}
+	for ; len(words) > 1; words = words[2:] {
+		names = append(names, words[0])
+		data[words[0]] = words[1]
+	}
+	open := func(name string) (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(data[name])), nil }
+	h1, err := dirhash.Hash1(names, open)
+	return object{"error": message(err), "h1": h1}
+}
+
+func pseudo(text string) any {
+	t, err1 := module.PseudoVersionTime(text)
+	base, err2 := module.PseudoVersionBase(text)
+	rev, err3 := module.PseudoVersionRev(text)
+	answer := object{"is": module.IsPseudoVersion(text)}
+	if err1 == nil && err2 == nil && err3 == nil {
+		answer["parts"] = []string{base, t.UTC().Format(time.RFC3339), rev}
+	}
+	return answer
 }
 
 // inflate reads raw deflate data to their end.
@@ -162,6 +229,20 @@ func answer(dir string, q []string) any {
 	case "unescape_version":
 		v, err := module.UnescapeVersion(q[1])
 		return object{"error": message(err), "text": v}
+	case "module":
+		return object{"error": message(module.Check(q[1], q[2]))}
+	case "pseudo":
+		return pseudo(q[1])
+	case "make_pseudo":
+		t, err := time.Parse(time.RFC3339, q[3])
+		if err != nil {
+			panic(err)
+		}
+		return object{"text": module.PseudoVersion(q[1], q[2], t, q[4])}
+	case "hash1":
+		return hash1(q[1:])
+	case "create":
+		return createZip(q[1], q[2], q[3:])
 	case "file":
 		return object{"error": message(module.CheckFilePath(q[1]))}
 	case "version":
