@@ -38,6 +38,10 @@ soak seconds='300' *args:
     cargo build --release -p stoa
     cargo run --quiet --release -p stoa-bench -- --soak {{ seconds }} {{ args }}
 
+# Nanoseconds of what is done for each request, and MB/s of the check of a zip.
+micro *args:
+    cargo bench -p stoa-module -p stoa-sumdb --bench micro -- {{ args }}
+
 # Fuzz one of fuzz/fuzz_targets (cargo install --locked cargo-fuzz; a C++ compiler).
 fuzz target seconds='600':
     cd fuzz && cargo run --quiet --no-default-features --example seeds
