@@ -180,6 +180,42 @@ async fn pipelined_requests_are_answered_in_order() {
     assert!(ids.len() == 50 && ids.is_sorted(), "{answers}");
 }
 
+/// Who asks for ever and takes no answer is not listened to for ever.
+#[tokio::test]
+async fn pipelined_requests_whose_answers_nobody_reads() {
+    let stoa = Setup::new().env("STOA_SERVER_WRITE_TIMEOUT", "500ms").start();
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(8 << 10).unwrap();
+    let mut stream = socket.connect(stoa.address().parse().unwrap()).await.unwrap();
+    let requests = b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n".repeat(100);
+    let mut sent = 0;
+    let flood = async {
+        while stream.write_all(&requests).await.is_ok() {
+            sent += requests.len();
+            assert!(sent < 64 << 20, "nothing has stopped it");
+        }
+    };
+    tokio::time::timeout(PATIENCE, flood).await.expect("the connection is closed");
+    let peak = memory_kib(&stoa, "VmHWM:");
+    assert!(peak < 60 << 10, "{peak} KiB");
+}
+
+/// A head has one bound as a whole: a byte now and then does not start it anew.
+#[tokio::test]
+async fn a_head_that_drips_is_given_up() {
+    let stoa = Setup::new().env("STOA_SERVER_HEADER_TIMEOUT", "500ms").start();
+    let mut stream = connect(&stoa).await;
+    let began = Instant::now();
+    let dripping = async {
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: ").await.unwrap();
+        while stream.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, dripping).await.expect("the connection is closed");
+    assert!(began.elapsed() >= Duration::from_millis(400), "{:?}", began.elapsed());
+}
+
 /// Nothing here reads the body of a request, so none may become the next request.
 #[tokio::test]
 async fn a_body_is_not_read_and_is_not_the_next_request() {
@@ -356,7 +392,7 @@ async fn hits_do_not_wait_for_two_hundred_misses_that_hang() {
 }
 
 /// A field of the process's status, in KiB.
-fn memory_kib(stoa: &Stoa, field: &str) -> u64 {
+pub fn memory_kib(stoa: &Stoa, field: &str) -> u64 {
     let status = fs_err::read_to_string(format!("/proc/{}/status", stoa.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()

@@ -19,11 +19,11 @@ use crate::stoa::{Setup, Stoa};
 
 const ZIP: &str = "ex.com/lib/@v/v1.0.0.zip";
 /// How an HTTP/2 client begins: with settings that change nothing.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
 const BIG: &str = "ex.com/big/@v/v1.0.0.zip";
 
 /// An authority, and what it has signed for 127.0.0.1.
-struct Signed {
+pub struct Signed {
     authority: rcgen::Certificate,
     certificate: String,
     key: String,
@@ -61,7 +61,7 @@ impl Signed {
     }
 
     /// Trusts this authority alone; a new one has no connection yet.
-    fn client(&self) -> reqwest::ClientBuilder {
+    pub fn client(&self) -> reqwest::ClientBuilder {
         let authority = reqwest::Certificate::from_der(self.authority.der()).unwrap();
         reqwest::Client::builder().no_proxy().tls_certs_only([authority])
     }
@@ -81,7 +81,11 @@ impl Signed {
         tokio::time::timeout(Duration::from_secs(10), used).await.expect("it is in use");
     }
 
-    async fn connect(&self, stoa: &Stoa, alpn: &[u8]) -> TlsStream<TcpStream> {
+    pub async fn connect(&self, stoa: &Stoa, alpn: &[u8]) -> TlsStream<TcpStream> {
+        self.handshake(TcpStream::connect(stoa.address()).await.unwrap(), alpn).await
+    }
+
+    pub async fn handshake(&self, stream: TcpStream, alpn: &[u8]) -> TlsStream<TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.authority.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -89,7 +93,6 @@ impl Signed {
         let config = config.with_safe_default_protocol_versions().unwrap();
         let mut config = config.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![alpn.to_vec()];
-        let stream = TcpStream::connect(stoa.address()).await.unwrap();
         let name = ServerName::try_from("127.0.0.1").unwrap();
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
         connector.connect(name, stream).await.expect("a handshake")
@@ -103,7 +106,7 @@ fn with_tls(setup: Setup, (certificate, key): &(PathBuf, PathBuf)) -> Setup {
 }
 
 /// A certificate, and settings that use it.
-fn secured(setup: Setup) -> (Signed, Setup) {
+pub fn secured(setup: Setup) -> (Signed, Setup) {
     let signed = Signed::new("first authority");
     let files = signed.put(&setup.scratch().join("tls"));
     let setup = with_tls(setup, &files);
@@ -322,7 +325,7 @@ async fn a_client_that_asks_for_nothing_is_sent_away() {
 }
 
 /// An HTTP/2 client that takes no more of an answer than it says; it answers pings.
-async fn http2(
+pub async fn http2(
     signed: &Signed,
     stoa: &Stoa,
     window: u32,
@@ -334,7 +337,7 @@ async fn http2(
     (send, tokio::spawn(connection))
 }
 
-async fn ask(
+pub async fn ask_over_http2(
     send: &mut h2::client::SendRequest<bytes::Bytes>,
     stoa: &Stoa,
     path: &str,
@@ -362,9 +365,11 @@ async fn answers_that_nobody_takes_are_given_up_and_others_are_finished() {
 
     // Three answers of one connection: two of which nothing is taken, one that is read slowly.
     let (mut send, connection) = http2(&signed, &stoa, 40_000).await;
-    let (first, second) =
-        (ask(&mut send, &stoa, BIG).await.unwrap(), ask(&mut send, &stoa, BIG).await.unwrap());
-    let mut slow = ask(&mut send, &stoa, BIG).await.unwrap().into_body();
+    let (first, second) = (
+        ask_over_http2(&mut send, &stoa, BIG).await.unwrap(),
+        ask_over_http2(&mut send, &stoa, BIG).await.unwrap(),
+    );
+    let mut slow = ask_over_http2(&mut send, &stoa, BIG).await.unwrap().into_body();
     let (mut read, mut rests) = (0, 0);
     while let Some(data) = slow.data().await {
         let data = data.expect("it is not cut off");
@@ -380,7 +385,7 @@ async fn answers_that_nobody_takes_are_given_up_and_others_are_finished() {
     // No more requests are taken on this connection, and it ends although the client has answered every ping.
     let ended = tokio::time::timeout(Duration::from_secs(5), connection).await;
     let _ = ended.expect("the connection is closed").unwrap();
-    assert!(ask(&mut send, &stoa, "healthz").await.is_err());
+    assert!(ask_over_http2(&mut send, &stoa, "healthz").await.is_err());
     drop((first, second));
     // What they held is free again: three at once would not have been answered else.
     assert_eq!(get(BIG).send().await.unwrap().bytes().await.unwrap().len(), whole);
@@ -414,7 +419,10 @@ async fn over_http2_what_is_being_sent_is_finished_after_sigterm() {
     idle.write_all(PREFACE).await.unwrap();
     idle.flush().await.unwrap();
     let silent = TcpStream::connect(stoa.address()).await.unwrap();
-    assert_eq!(ask(&mut send, &stoa, &format!("{BASE}.mod")).await.unwrap().status(), 200);
+    assert_eq!(
+        ask_over_http2(&mut send, &stoa, &format!("{BASE}.mod")).await.unwrap().status(),
+        200
+    );
     let asked = http::Request::get(format!("{}/{ZIP}", stoa.url)).body(()).unwrap();
     let (waiting, _) = send.clone().ready().await.unwrap().send_request(asked, true).unwrap();
     gate.wait_for_held(1).await;

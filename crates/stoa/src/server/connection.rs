@@ -5,6 +5,7 @@ use std::error::Error as _;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
@@ -159,8 +160,9 @@ impl Connections {
         way: Way,
         outbox: Option<Outbox>,
     ) {
-        let outbox = outbox.as_ref();
+        let (outbox, asked) = (outbox.as_ref(), AtomicBool::new(false));
         let service = service_fn(async |request| {
+            asked.store(true, Ordering::Relaxed);
             Ok::<_, Infallible>(door.answer(request, way, outbox).await)
         });
         let connection = self.http1.serve_connection(TokioIo::new(stream), service);
@@ -169,7 +171,17 @@ impl Connections {
             ended = connection.as_mut() => ended,
             () = self.stopping.cancelled() => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    // hyper waits for the rest of a first request's head: some of it may be on its way, and a client
+                    // that sends no more is owed nothing.
+                    () = tokio::time::sleep(streams::linger(&self.bounds)) => {
+                        if !asked.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        connection.await
+                    }
+                }
             }
         };
         told(ended);

@@ -23,8 +23,13 @@ use crate::http::access_log::Logged;
 /// HTTP/2 puts into a frame unless the client asks for more.
 const PIECE: usize = 16 << 10;
 
-/// How long after the stop a client may take to take the last bytes of its last answer, and to agree to the end.
+/// How long after the stop a client may take at most to take the last bytes of its last answer, and to agree to the end.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// The same, so that whoever is owed nothing has not to be cut off at the drain's end, as if it had been.
+pub(super) fn linger(bounds: &Bounds) -> Duration {
+    LINGER.min(bounds.drain_timeout / 2)
+}
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -96,7 +101,8 @@ impl Streams {
         let now = Instant::now();
         let state = locked(&self.0);
         if state.open == 0 {
-            if stopped.is_some_and(|stopped| now - stopped.max(state.idle_since) >= LINGER) {
+            if stopped.is_some_and(|stopped| now - stopped.max(state.idle_since) >= linger(bounds))
+            {
                 return Verdict::Abandon;
             }
             return match now - state.idle_since {
@@ -196,5 +202,5 @@ impl http_body::Body for Watched {
 /// How often a connection's verdict is asked for.
 pub(super) fn interval(bounds: &Bounds) -> Duration {
     let shortest = bounds.header_timeout.min(bounds.write_timeout);
-    (shortest / 4).clamp(Duration::from_millis(10), LINGER / 2)
+    (shortest / 4).min(linger(bounds) / 2).max(Duration::from_millis(10))
 }
