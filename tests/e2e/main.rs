@@ -24,6 +24,7 @@ mod disk;
 mod endings;
 mod faults;
 mod fixtures;
+mod floods;
 mod go;
 mod go_classes;
 mod http2;

@@ -257,7 +257,7 @@ mod tests {
         verdicts.remember(&expired, &error, Duration::ZERO);
         assert!(verdicts.recall(&kept).is_some());
         assert!(verdicts.recall(&expired).is_none());
-        for i in 0..10_000 {
+        for i in 0..20_000 {
             verdicts.remember(&list(&format!("example.com/{i}")), &error, Duration::from_mins(1));
         }
         verdicts.cache.run_pending_tasks();

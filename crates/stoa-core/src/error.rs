@@ -101,6 +101,14 @@ impl Error {
                     format!("{asked}: too many fetches wait for their sources"),
                 )
             },
+            Grounded::Limited => Self {
+                retry_after: Some(Duration::from_secs(1)),
+                ..Self::new(
+                    ErrorClass::Limited,
+                    format!("{asked}: not looked for: this client asks for too much at once that is not here"),
+                )
+                .hint("ask again in a moment, or have server.misses-per-client raised on the server; what is stored is served all the while")
+            },
         })
     }
 

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
+use crate::toll;
+
 /// The work in the air, by key. `T` is what every follower gets a clone of.
 pub(crate) struct Flights<K, T> {
     flying: Mutex<HashMap<K, Boarded<T>>>,
@@ -37,6 +39,8 @@ pub(crate) enum Grounded {
     Lost,
     /// Too many are in the air to begin another.
     Full,
+    /// The client has begun too many.
+    Limited,
 }
 
 impl<K, T> Flights<K, T>
@@ -53,12 +57,19 @@ where
         self.flying.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Waits for the flight of `key`, and starts it with `work` when it is not in the air.
+    pub(crate) fn is_flying(&self, key: &K) -> bool {
+        self.flying.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
+    }
+
+    /// Waits for the flight of `key`, and starts it with `work` when it is not in the air, at the client's cost.
     pub(crate) async fn join<W, F>(self: &Arc<Self>, key: K, work: W) -> Result<T, Grounded>
     where
         W: FnOnce() -> F,
         F: Future<Output = T> + Send + 'static,
     {
+        if !self.is_flying(&key) {
+            toll::pay()?;
+        }
         self.board(key, work)?.landed().await
     }
 

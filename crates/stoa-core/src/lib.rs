@@ -24,6 +24,7 @@ mod rate;
 mod refresh;
 mod settings;
 mod sumdb;
+mod toll;
 mod unverified;
 
 pub use crate::answer::{Answer, Body, Freshness, Kind, Lasting, Outcome, Wish};
@@ -33,4 +34,5 @@ pub use crate::policy::{Policy, Route};
 pub use crate::refresh::{Look, Refreshed, Subject};
 pub use crate::settings::Settings;
 pub use crate::sumdb::{Database, DatabaseSettings};
+pub use crate::toll::Asker;
 pub use crate::unverified::Verifications;

@@ -25,6 +25,7 @@ use crate::policy::{Policy, is_toolchain};
 use crate::rate::Rate;
 use crate::settings::Settings;
 use crate::sumdb::Database;
+use crate::toll::{Asker, Toll};
 use crate::unverified::{Later, count};
 
 /// How soon the small files of a stored zip are asked for again, and of how many zips that is remembered.
@@ -98,6 +99,8 @@ pub(crate) struct Inner {
     /// Versions whose content was other than what was first seen of them.
     pub conflicts: AtomicU64,
     pub later: Later,
+    /// None where clients may ask for as much as they like.
+    pub toll: Option<Arc<Toll>>,
 }
 
 impl Mirror {
@@ -118,6 +121,7 @@ impl Mirror {
                 .build(),
             permits: Permits::new(settings.max_concurrent),
             later: Later::default(),
+            toll: (settings.misses_per_client > 0).then(|| Toll::new(settings.misses_per_client)),
             inspectors: Inspectors::new(settings.verify_concurrency)?,
             conflicts: AtomicU64::new(0),
             artifacts: Flights::new(MOST_FLIGHTS),
@@ -169,6 +173,24 @@ impl Mirror {
 
     pub fn is_private(&self, path: &ModulePath) -> bool {
         self.inner.policy.is_private(path)
+    }
+
+    /// Whether clients have a rate at which they may ask for what is not here.
+    pub fn has_toll(&self) -> bool {
+        self.inner.toll.is_some()
+    }
+
+    /// [`Mirror::answer`] at the cost of a client, if any is named.
+    pub async fn answer_to(
+        &self,
+        asker: Option<Asker>,
+        request: &Request,
+        wish: Wish<'_>,
+    ) -> Result<Answer, Arc<Error>> {
+        match (&self.inner.toll, asker) {
+            (Some(toll), Some(asker)) => toll.of(asker, self.answer(request, wish)).await,
+            _ => self.answer(request, wish).await,
+        }
     }
 
     /// Answers a request for whatever the protocol knows.

@@ -131,7 +131,7 @@ impl Mirror {
     }
 
     async fn look_anew(&self, asked: String, key: AnswerKey) -> Look {
-        let kept = self.look(&key, true, true, "").await;
+        let kept = self.look(&key, true, None, "").await;
         let outcome = kept.and_then(|kept| match &key {
             AnswerKey::List(path) => {
                 let listed = parse_list(&kept.body, path);

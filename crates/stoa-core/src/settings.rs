@@ -26,6 +26,8 @@ pub struct Settings {
     pub max_list_bytes: u64,
     /// Fetches under way at once from one source; hits never count.
     pub max_concurrent: usize,
+    /// What one client may have looked for elsewhere in a second; 0 is no bound.
+    pub misses_per_client: u32,
     /// Zips inspected and hashed at once.
     pub verify_concurrency: usize,
     /// How long a download waits for its checksum record before it is handed out unverified, where nobody can be asked;

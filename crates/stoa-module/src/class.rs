@@ -23,6 +23,8 @@ pub enum ErrorClass {
     Timeout,
     /// There is no room to store it.
     Full,
+    /// The one who asks has asked for too much.
+    Limited,
     /// A fault of ours.
     Internal,
 }
@@ -39,6 +41,7 @@ impl ErrorClass {
             Self::Unavailable => "unavailable",
             Self::Timeout => "timeout",
             Self::Full => "full",
+            Self::Limited => "limited",
             Self::Internal => "internal",
         }
     }

@@ -102,6 +102,8 @@ pub struct Server {
     pub max_connections: usize,
     /// Bytes.
     pub max_request_line: u64,
+    /// Requests a second of one client for what is not here; 0 is no limit.
+    pub misses_per_client: u32,
     pub drain_timeout: Duration,
 }
 
@@ -386,6 +388,7 @@ impl Config {
                 write_timeout: no_time,
                 max_connections: 0,
                 max_request_line: 0,
+                misses_per_client: 0,
                 drain_timeout: no_time,
             },
             store: StoreSettings {

@@ -253,7 +253,12 @@ async fn protocol(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
         error_text::respond(&too_far(), &id, private)
     } else {
         let wish = Wish { via: &via, fresh: wants_fresh(request.headers()) };
-        match app.mirror.answer(&parsed, wish).await {
+        let trusted = &app.site.trusted_proxies;
+        let asker = app
+            .mirror
+            .has_toll()
+            .then(|| forwarded::asker(trusted, request.extensions().get(), request.headers()));
+        match app.mirror.answer_to(asker, &parsed, wish).await {
             Ok(answer) => {
                 return answer::respond(&request, asked, answer);
             }

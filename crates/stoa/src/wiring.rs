@@ -282,6 +282,7 @@ async fn mirror(config: &Config, store: Store, client: Client) -> anyhow::Result
         max_info_bytes: config.limits.info_size,
         max_list_bytes: config.limits.list_size,
         max_concurrent: upstream.max_concurrent,
+        misses_per_client: config.server.misses_per_client,
         verify_concurrency: config.limits.verify_concurrency,
         serve_unverified_after: (config.sumdb.on_unreachable == OnUnreachable::Serve)
             .then_some(config.sumdb.serve_after),

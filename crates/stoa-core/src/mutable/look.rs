@@ -30,6 +30,7 @@ use crate::error::Error;
 use crate::flight::{Boarded, Grounded};
 use crate::mirror::{Landed, Mirror, asked_answer, stoas_of};
 use crate::mutable::Kept;
+use crate::toll;
 
 /// How long a client waits for a newer answer when there is a kept one and it did not ask for a fresh look.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -44,6 +45,13 @@ pub(super) struct Found {
     pub(super) outcome: Outcome,
     /// For how long it stays fresh.
     pub(super) keep: Duration,
+}
+
+/// What somebody saw who found that the sources must be asked: no verdict, and perhaps a kept answer of that time. What is
+/// found now and was not seen is newer, whenever it was learnt, and will do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    kept: Option<jiff::Timestamp>,
 }
 
 /// How old a kept answer is beside its TTL.
@@ -101,7 +109,8 @@ impl Mirror {
             Err(verdict.error)
         } else {
             let meanwhile = kept.is_some() || absence.is_some();
-            let looking = self.look(key, meanwhile, forced, wish.via);
+            let seen = Seen { kept: kept.as_ref().map(|kept| kept.fetched_at) };
+            let looking = self.look(key, meanwhile, (!forced).then_some(seen), wish.via);
             match &kept {
                 Some(kept) if !forced => match tokio::time::timeout(PATIENCE, looking).await {
                     Ok(landed) => landed,
@@ -151,24 +160,28 @@ impl Mirror {
         Some(Found { kept: Arc::clone(kept), outcome: Outcome::Hit, keep })
     }
 
-    /// Asks the sources, or waits with those who do. `anew`: what they said before now does not count. `meanwhile`:
-    /// there is something to answer, so a failure keeps the next look away for a while.
+    /// Asks the sources, or waits with those who do. `meanwhile`: there is something to answer, so a failure keeps the
+    /// next look away for a while. `seen`: what they have said since then will do; none is nothing before now.
     pub(crate) async fn look(
         &self,
         key: &AnswerKey,
         meanwhile: bool,
-        anew: bool,
+        seen: Option<Seen>,
         via: &str,
     ) -> Landed<Arc<Kept>> {
+        let anew = seen.is_none();
         let looked = async {
             if anew {
                 self.inner.client.look_anew(key.path()).await;
             }
-            let flight = self.board(key, meanwhile, via, None)?;
+            if !self.inner.answers.is_flying(&(key.clone(), stoas_of(via))) {
+                toll::pay()?;
+            }
+            let flight = self.board(key, meanwhile, via, seen, None)?;
             let too_early = anew && flight.age() >= FRESH_ENOUGH;
             let landed = flight.landed().await?;
             if too_early {
-                self.board(key, meanwhile, via, None)?.landed().await
+                self.board(key, meanwhile, via, None, None)?.landed().await
             } else {
                 Ok(landed)
             }
@@ -181,7 +194,7 @@ impl Mirror {
     /// such looks under way there is none; whoever asks next begins it.
     pub(crate) fn look_behind(&self, key: &AnswerKey, via: &str) {
         if let Ok(place) = Arc::clone(&self.inner.behind).try_acquire_owned()
-            && let Err(grounded) = self.board(key, true, via, Some(place))
+            && let Err(grounded) = self.board(key, true, via, None, Some(place))
         {
             debug!(asked = asked_answer(key), ?grounded, "no look in the background");
         }
@@ -192,14 +205,31 @@ impl Mirror {
         key: &AnswerKey,
         meanwhile: bool,
         via: &str,
+        seen: Option<Seen>,
         place: Option<OwnedSemaphorePermit>,
     ) -> Result<Boarded<Landed<Arc<Kept>>>, Grounded> {
         let (mirror, asked, way) = (self.clone(), key.clone(), via.to_owned());
         let work = move || async move {
             let _place = place;
+            // Another flight may have landed since this one's first client looked.
+            if let Some(seen) = seen
+                && let Some(landed) = mirror.landed_since(&asked, seen).await
+            {
+                return landed;
+            }
             mirror.ask(&asked, meanwhile, &way).await
         };
         self.inner.answers.board((key.clone(), stoas_of(via)), work)
+    }
+
+    async fn landed_since(&self, key: &AnswerKey, seen: Seen) -> Option<Landed<Arc<Kept>>> {
+        let (verdict, absence) = self.inner.verdicts.known(&Asked::Answer(key.clone()));
+        if let Some(verdict) = verdict {
+            return Some(Err(verdict.error));
+        }
+        // An older absence hides what is kept, as it did before.
+        let kept = if absence.is_none() { self.kept(key).await } else { None };
+        kept.filter(|kept| seen.kept.is_none_or(|seen| kept.fetched_at > seen)).map(Ok)
     }
 
     /// The work of a flight's leader.

@@ -36,7 +36,10 @@ impl Counters {
                 ErrorClass::Corrupt | ErrorClass::Mismatch => "corrupt",
                 ErrorClass::Unavailable => "unavailable",
                 ErrorClass::Timeout => "timeout",
-                ErrorClass::Invalid | ErrorClass::Full | ErrorClass::Internal => "local",
+                ErrorClass::Invalid
+                | ErrorClass::Full
+                | ErrorClass::Limited
+                | ErrorClass::Internal => "local",
             },
         };
         for (known, counter) in NAMES.iter().zip(&self.requests) {

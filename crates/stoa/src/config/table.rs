@@ -155,6 +155,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         "The longest request line; a longer one is answered 414",
     ),
     Setting::new(
+        "server.misses-per-client",
+        "0",
+        Kind::Count { least: 0, most: 100_000, set: |c, v| c.server.misses_per_client = v as u32 },
+        "How many requests a second of one client (an address, or a /64 of IPv6) may be for what is not here; ten times as many at once; more are answered 429; 0 is no limit",
+    ),
+    Setting::new(
         "server.drain-timeout",
         "30s",
         Kind::Timeout(|c, v| c.server.drain_timeout = v),

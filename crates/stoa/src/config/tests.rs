@@ -234,6 +234,7 @@ fn the_defaults_are_those_of_the_contract() {
     );
     assert_eq!((&server.tls_cert, &server.tls_key), (&None, &None));
     assert_eq!((server.max_connections, server.max_request_line), (4096, 8 << 10));
+    assert_eq!(server.misses_per_client, 0);
     assert_eq!(store.dir, Path::new("/home/gopher/.local/share/stoa"));
     assert_eq!((store.quarantine_size, store.memory), (256 << 20, 24 << 20));
     assert_eq!((store.spool_file_size, store.spool_size), (8 << 20, 32 << 20));

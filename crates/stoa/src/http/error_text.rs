@@ -31,6 +31,7 @@ pub fn status(error: &Error) -> StatusCode {
         ErrorClass::Corrupt | ErrorClass::Unavailable => StatusCode::BAD_GATEWAY,
         ErrorClass::Timeout => StatusCode::GATEWAY_TIMEOUT,
         ErrorClass::Full => StatusCode::INSUFFICIENT_STORAGE,
+        ErrorClass::Limited => StatusCode::TOO_MANY_REQUESTS,
         ErrorClass::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -49,6 +50,8 @@ pub fn respond_with(
 ) -> Response {
     match error.class {
         ErrorClass::Invalid | ErrorClass::NotFound => debug!(request_id, %error, "not found"),
+        // A flood of these is what the log has had its line about.
+        ErrorClass::Limited => debug!(request_id, %error, "refused"),
         ErrorClass::Internal => error!(request_id, %error, "a request failed"),
         _ => warn!(request_id, class = error.class.as_str(), %error, "a request failed"),
     }
@@ -262,6 +265,7 @@ mod tests {
             (ErrorClass::Unavailable, 502),
             (ErrorClass::Timeout, 504),
             (ErrorClass::Full, 507),
+            (ErrorClass::Limited, 429),
             (ErrorClass::Internal, 500),
         ];
         for (class, expected) in table {

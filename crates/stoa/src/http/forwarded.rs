@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Request, header};
+use stoa_core::Asker;
 
 use crate::config::TrustedProxies;
 use crate::server::{Peer, Way};
@@ -36,6 +37,14 @@ pub fn client(trusted: &TrustedProxies, peer: Peer, headers: &HeaderMap) -> Peer
         }
     }
     client
+}
+
+/// The client as rates count it.
+pub fn asker(trusted: &TrustedProxies, way: Option<&Way>, headers: &HeaderMap) -> Asker {
+    match way.map(|way| client(trusted, way.peer, headers)) {
+        Some(Peer::Address(address)) => address.into(),
+        Some(Peer::Unix) | None => Asker::Local,
+    }
 }
 
 fn is_trusted(trusted: &TrustedProxies, peer: Peer) -> bool {
