@@ -12,11 +12,12 @@ use reqwest::dns::Resolve;
 use stoa_module::{Artifact, ErrorClass, ModulePath, Request, Sha256};
 
 use crate::breaker::{BreakerStatus, Circuits, HostCounters, Use};
-use crate::client::body::{Counted, FileSink, MemorySink, Sink};
+use crate::client::body::{Answer as _, Counted, FileSink, MemorySink, Sink, Watch};
 use crate::client::budget::Budget;
 use crate::client::exchange::Http;
 use crate::client::passage::Passage;
 use crate::client::resolver::SystemResolver;
+use crate::client::rest::{Rest, Strong};
 use crate::credentials::Credentials;
 use crate::direct::{CodeModule, DirectModules, GitStatus, Origin, impossible};
 use crate::error::Error;
@@ -36,11 +37,15 @@ mod passage;
 mod probe;
 pub(crate) mod requests;
 pub(crate) mod resolver;
+mod rest;
 mod tls;
 mod words;
 
 /// A `Retry-After` beyond this is told to the client instead of waited for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// As faults have it.
+const RANGE_NOT_SATISFIABLE: u16 = 416;
 
 /// How long, and how much. The whole of a large body has no bound but [`Settings::stall_timeout`].
 #[derive(Clone, Copy, Debug)]
@@ -93,17 +98,19 @@ struct Question<'s> {
 }
 
 /// What a download is written to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Destination<'f> {
     pub file: &'f File,
     /// The most bytes it takes: a longer body is a failure of the class Full.
     pub room: u64,
+    /// Who wants to know how it gets on.
+    pub watch: Option<Arc<dyn Watch>>,
 }
 
 impl<'f> From<&'f File> for Destination<'f> {
     /// A file with room for any body.
     fn from(file: &'f File) -> Self {
-        Self { file, room: u64::MAX }
+        Self { file, room: u64::MAX, watch: None }
     }
 }
 
@@ -231,9 +238,9 @@ impl Client {
         via: &str,
         into: impl Into<Destination<'_>>,
     ) -> Result<Downloaded, Failure> {
-        let Destination { file, room } = into.into();
+        let Destination { file, room, watch } = into.into();
         let mut sink = match file.file().as_fd().try_clone_to_owned() {
-            Ok(descriptor) => FileSink::new(descriptor.into(), room),
+            Ok(descriptor) => FileSink::new(descriptor.into(), room, watch),
             Err(error) => return Err(fault::of_write(&error).at(source, 0)),
         };
         let question = Question { source, used_for, path, via, encoding: Encoding::Identity };
@@ -305,24 +312,33 @@ impl Client {
             .with_jitter()
             .build();
         let mut tries = 0;
+        let mut begun = None;
         loop {
             tries += 1;
-            let once = self.once(target, passage.as_mut(), &mut waiting, bounds.max_bytes, sink);
+            let (passage_now, most) = (passage.as_mut(), bounds.max_bytes);
+            let once = self.once(target, passage_now, &mut waiting, most, sink, &mut begun);
             let fault = match once.await {
                 Ok(()) => return Ok(()),
                 Err(fault) => fault,
             };
-            let pause = if fault.passing { pauses.next() } else { None };
+            // A body that stands still is given up only where it cannot be continued: what was waited for is here.
+            let continues = rest_of(begun.as_ref(), sink).is_some();
+            let may_pass = fault.passing || (continues && fault.is_stall());
+            let pause = if may_pass { pauses.next() } else { None };
             let pause = pause
                 .map(|pause| pause.max(fault.retry_after.unwrap_or_default()))
                 .filter(|&pause| pause <= LONGEST_PAUSE && waiting.affords(pause));
             let Some(pause) = pause else {
                 return Err(ended(fault, passage.as_ref(), source, tries));
             };
+            if !continues && !sink.may_restart() {
+                return Err(ended(fault, passage.as_ref(), source, tries));
+            }
             tracing::debug!(
                 upstream.host = source.host(),
                 detail = fault.detail,
                 tries,
+                continues,
                 "the upstream is tried again"
             );
             match &passage {
@@ -351,6 +367,8 @@ impl Client {
         }
     }
 
+    /// `begun`: what the body was whose beginning is in the sink, if it can be continued. It is then, and if that is
+    /// refused it begins again.
     async fn once(
         &self,
         target: &Target<'_>,
@@ -358,19 +376,52 @@ impl Client {
         waiting: &mut Budget,
         max_bytes: u64,
         sink: &mut impl Sink,
+        begun: &mut Option<Strong>,
     ) -> Result<(), Fault> {
-        sink.restart().await?;
+        let rest = rest_of(begun.as_ref(), sink);
+        // Whatever comes of it, the same is not asked for again before there is more.
+        *begun = None;
+        if rest.is_none() {
+            sink.restart().await?;
+        }
         let stall = self.inner.stall_timeout;
         match target {
             Target::Http { base, url, encoding, via } => {
                 let (patience, whole) = (waiting.left(), waiting.whole());
-                let ask = self.inner.http.ask(base, url, *encoding, via, waiting);
-                let Some(passage) = passage else {
-                    return body::copy(ask.await?, max_bytes, stall, sink).await;
+                let ask = self.inner.http.ask(base, url, *encoding, via, rest.as_ref(), waiting);
+                let (answer, counters) = match passage {
+                    None => (ask.await, None),
+                    Some(passage) => {
+                        let answer = passage.header(patience, whole, ask).await;
+                        (answer, Some(&passage.circuit().counters))
+                    }
                 };
-                let answer = passage.header(patience, whole, ask).await?;
-                let counters = &passage.circuit().counters;
-                body::copy(Counted { answer, counters }, max_bytes, stall, sink).await
+                let answer = answer.map_err(|fault| match &rest {
+                    // What it was is gone.
+                    Some(_) if fault.status == Some(RANGE_NOT_SATISFIABLE) => fault.passing(),
+                    Some(rest) if !fault.is_body() => {
+                        *begun = Some(rest.of.clone());
+                        fault
+                    }
+                    _ => fault,
+                })?;
+                if rest.is_some() && answer.from() == 0 {
+                    if !sink.may_restart() {
+                        let detail = "body: it broke off, and can only come again as a whole";
+                        return Err(Fault::new(ErrorClass::Corrupt, Stage::Body, detail));
+                    }
+                    sink.restart().await?;
+                }
+                *begun = match rest {
+                    Some(rest) if answer.from() > 0 => Some(rest.of),
+                    _ => answer.strong(),
+                };
+                match counters {
+                    None => body::copy(answer, max_bytes, stall, sink).await,
+                    Some(counters) => {
+                        body::copy(Counted { answer, counters }, max_bytes, stall, sink).await
+                    }
+                }
             }
             Target::File(path) => {
                 let file = directory::open(path, waiting).await?;
@@ -383,6 +434,11 @@ impl Client {
             }
         }
     }
+}
+
+/// What is missing of a body whose beginning is in the sink; none if it cannot be continued.
+fn rest_of(begun: Option<&Strong>, sink: &impl Sink) -> Option<Rest> {
+    begun?.behind(sink.position())
 }
 
 /// The end of a request that failed, reported to its host's breaker.

@@ -150,6 +150,16 @@ impl Fault {
         self
     }
 
+    /// Met in a body, and not in the header before it.
+    pub(crate) fn is_body(&self) -> bool {
+        self.stage == Stage::Body
+    }
+
+    /// A body that had begun stood still.
+    pub(crate) fn is_stall(&self) -> bool {
+        self.is_body() && self.class == ErrorClass::Timeout
+    }
+
     /// Names the host, where the source does not.
     pub(crate) fn at_host(self, host: &str) -> Self {
         Self { detail: format!("{host}: {}", self.detail), ..self }

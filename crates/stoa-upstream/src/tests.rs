@@ -10,6 +10,7 @@ mod directory;
 mod http2;
 mod outgoing_proxy;
 mod redirects;
+mod resume;
 mod server;
 
 use std::time::Duration;

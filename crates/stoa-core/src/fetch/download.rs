@@ -61,7 +61,7 @@ impl Mirror {
         let Wanted { path, artifact, bounds, via, .. } = wanted;
         let room = temporary.room();
         let client = &self.inner.client;
-        let into = Destination { file: temporary.file(), room };
+        let into = Destination { file: temporary.file(), room, watch: None };
         let download = client.download(source, Use::Modules, path, bounds, via, into);
         // A large body takes what it takes while it moves, and so does a clone; a small body has no excuse.
         if *artifact == Artifact::Zip || matches!(source, Source::Direct) {

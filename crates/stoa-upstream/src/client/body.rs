@@ -1,13 +1,16 @@
 //! Receiving a body: counted, capped, and never waited for without a bound.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use sha2::Digest as _;
 use stoa_module::{ErrorClass, Sha256};
+use tokio::time::{Instant, timeout_at};
 
 use crate::breaker::counters::Counters;
 use crate::client::Downloaded;
@@ -22,10 +25,30 @@ const PROGRESS_BYTES: u64 = 4096;
 /// How much is collected before it is hashed and written. Each download under way holds one such buffer.
 const WRITE_BYTES: usize = 128 * 1024;
 
+/// How long bytes that somebody waits for are collected: not one write for each packet of a slow source.
+const LINGER: Duration = Duration::from_millis(20);
+
+/// Is told how a download gets on, by whoever may use it before it is whole. All of this may come from any thread, and
+/// must not wait for anything.
+pub trait Watch: Send + Sync + fmt::Debug {
+    /// The header of an answer is here, and its body, of so many bytes if that is known, begins to come. Whether it is to
+    /// be in the file as early as can be.
+    fn begins(&self, length: Option<u64>) -> bool;
+    /// So many bytes, from the start of the body, are in the file.
+    fn grows(&self, bytes: u64);
+    /// What is in the file is about to be thrown away, so that the body can come again from its start. False if that must
+    /// not be; then the download fails.
+    fn begins_again(&self) -> bool;
+}
+
 /// An answer that is there; its body is still to come.
 pub(crate) trait Answer {
-    /// What the sender says that the body's length is, if it does.
+    /// How long the sender says that the whole body is, if it does.
     fn length(&self) -> Option<u64>;
+    /// Which byte of the body is the first that comes.
+    fn from(&self) -> u64 {
+        0
+    }
     async fn chunk(&mut self) -> Result<Option<Bytes>, Fault>;
 }
 
@@ -35,9 +58,27 @@ pub(crate) trait Sink {
     fn room(&self) -> u64 {
         u64::MAX
     }
+    /// Whether what was written before may be forgotten. Asked right before [`Sink::restart`].
+    fn may_restart(&self) -> bool {
+        true
+    }
     /// Forgets what was written before.
     async fn restart(&mut self) -> Result<(), Fault>;
+    /// A body begins, of which nothing was written yet.
+    fn begin(&mut self, _length: Option<u64>) {}
+    /// How many bytes of the body need not come again; none where it can only come as a whole.
+    fn position(&self) -> u64 {
+        0
+    }
     async fn write(&mut self, chunk: Bytes) -> Result<(), Fault>;
+    /// When [`Sink::settle`] is to be called, if nothing more comes before.
+    fn due(&self) -> Option<Instant> {
+        None
+    }
+    /// Passes on what was collected.
+    async fn settle(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
     async fn finish(&mut self) -> Result<(), Fault>;
 }
 
@@ -54,11 +95,14 @@ pub(crate) async fn copy(
     if length.is_some_and(|length| length > sink.room()) {
         return Err(no_room(sink.room()));
     }
+    let mut received = answer.from();
+    if received == 0 {
+        sink.begin(length);
+    }
     let mut patience = Budget::new(stall_timeout);
-    let mut received = 0;
     let mut progress = 0;
     loop {
-        let chunk = match patience.spend(answer.chunk()).await {
+        let chunk = match next(&mut answer, &mut patience, sink).await? {
             Ok(Ok(Some(chunk))) => chunk,
             Ok(Ok(None)) => break,
             Ok(Err(fault)) => return Err(broken(fault, received, length)),
@@ -93,6 +137,23 @@ pub(crate) async fn copy(
     sink.finish().await
 }
 
+/// Waits for the next bytes, and has those that came before passed on when they are due.
+async fn next(
+    answer: &mut impl Answer,
+    patience: &mut Budget,
+    sink: &mut impl Sink,
+) -> Result<Result<Result<Option<Bytes>, Fault>, Spent>, Fault> {
+    let mut chunk = pin!(answer.chunk());
+    while let Some(due) = sink.due() {
+        match patience.spend(timeout_at(due, &mut chunk)).await {
+            Ok(Err(_)) => sink.settle().await?,
+            Ok(Ok(chunk)) => return Ok(Ok(chunk)),
+            Err(Spent) => return Ok(Err(Spent)),
+        }
+    }
+    Ok(patience.spend(chunk).await)
+}
+
 /// Says how far a body had come when it broke.
 fn broken(mut fault: Fault, received: u64, length: Option<u64>) -> Fault {
     fault.detail = match length {
@@ -121,6 +182,10 @@ pub(crate) struct Counted<'c, A> {
 impl<A: Answer> Answer for Counted<'_, A> {
     fn length(&self) -> Option<u64> {
         self.answer.length()
+    }
+
+    fn from(&self) -> u64 {
+        self.answer.from()
     }
 
     async fn chunk(&mut self) -> Result<Option<Bytes>, Fault> {
@@ -162,16 +227,29 @@ impl Sink for MemorySink {
 pub(crate) struct FileSink {
     file: Arc<File>,
     room: u64,
+    watch: Option<Arc<dyn Watch>>,
     /// Not yet in the file.
     buffer: Vec<u8>,
     hash: sha2::Sha256,
     written: u64,
+    /// Somebody waits for the bytes.
+    is_awaited: bool,
+    /// When the buffer is to be written although it is not full.
+    due: Option<Instant>,
 }
 
 impl FileSink {
-    pub(crate) fn new(file: File, room: u64) -> Self {
-        let (file, hash) = (Arc::new(file), sha2::Sha256::new());
-        Self { file, room, buffer: Vec::new(), hash, written: 0 }
+    pub(crate) fn new(file: File, room: u64, watch: Option<Arc<dyn Watch>>) -> Self {
+        Self {
+            file: Arc::new(file),
+            room,
+            watch,
+            buffer: Vec::new(),
+            hash: sha2::Sha256::new(),
+            written: 0,
+            is_awaited: false,
+            due: None,
+        }
     }
 
     pub(crate) fn into_downloaded(self) -> Downloaded {
@@ -180,19 +258,27 @@ impl FileSink {
     }
 
     async fn flush(&mut self) -> Result<(), Fault> {
+        self.due = None;
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
         let file = Arc::clone(&self.file);
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut hash = std::mem::take(&mut self.hash);
+        let written = self.written + buffer.len() as u64;
+        let watch = self.watch.clone();
         let writing = move || {
-            hash.update(&buffer);
             (&*file).write_all(&buffer)?;
-            let written = buffer.len();
+            // Those who wait for the bytes need no hash.
+            if let Some(watch) = watch {
+                watch.grows(written);
+            }
+            hash.update(&buffer);
             buffer.clear();
-            Ok((buffer, hash, written))
+            Ok((buffer, hash))
         };
-        let (buffer, hash, written) = blocking(writing).await?;
-        (self.buffer, self.hash) = (buffer, hash);
-        self.written += written as u64;
+        (self.buffer, self.hash) = blocking(writing).await?;
+        self.written = written;
         Ok(())
     }
 }
@@ -202,16 +288,28 @@ impl Sink for FileSink {
         self.room
     }
 
+    fn may_restart(&self) -> bool {
+        self.watch.as_ref().is_none_or(|watch| watch.begins_again())
+    }
+
     async fn restart(&mut self) -> Result<(), Fault> {
         self.buffer.clear();
         self.hash = sha2::Sha256::new();
-        self.written = 0;
+        (self.written, self.due) = (0, None);
         let file = Arc::clone(&self.file);
         blocking(move || {
             file.set_len(0)?;
             (&*file).rewind()
         })
         .await
+    }
+
+    fn begin(&mut self, length: Option<u64>) {
+        self.is_awaited = self.watch.as_ref().is_some_and(|watch| watch.begins(length));
+    }
+
+    fn position(&self) -> u64 {
+        self.written + self.buffer.len() as u64
     }
 
     async fn write(&mut self, mut chunk: Bytes) -> Result<(), Fault> {
@@ -223,7 +321,20 @@ impl Sink for FileSink {
                 self.flush().await?;
             }
         }
+        if self.is_awaited && self.due.is_none() && !self.buffer.is_empty() {
+            // The first byte is what a client's wait is measured by.
+            let linger = if self.written == 0 { Duration::ZERO } else { LINGER };
+            self.due = Some(Instant::now() + linger);
+        }
         Ok(())
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    async fn settle(&mut self) -> Result<(), Fault> {
+        self.flush().await
     }
 
     async fn finish(&mut self) -> Result<(), Fault> {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, LOCATION, RETRY_AFTER, VIA,
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, IF_RANGE, LOCATION, RANGE,
+    RETRY_AFTER, VIA,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use jiff::Timestamp;
@@ -20,6 +21,7 @@ use crate::client::budget::{Budget, Spent};
 use crate::client::fault;
 use crate::client::requests::Builder;
 use crate::client::resolver::{PROGRESS, Progress};
+use crate::client::rest::{Rest, Strong, part};
 use crate::client::words;
 use crate::credentials::{Credentials, same_origin};
 use crate::discovery::Guard;
@@ -79,17 +81,23 @@ impl Http {
         &self.via
     }
 
-    /// Asks, follows redirects, and hands over a 200 whose body is still to come.
+    /// Asks, follows redirects, and hands over an answer whose body is still to come: a 200, or, where only the rest of a
+    /// body is wanted, perhaps a 206 with it.
     pub(super) async fn ask(
         &self,
         base: &Base,
         url: &Url,
         encoding: Encoding,
         via: &HeaderValue,
+        rest: Option<&Rest>,
         waiting: &mut Budget,
     ) -> Result<Received, Fault> {
         let mut headers = HeaderMap::new();
         headers.insert(VIA, via.clone());
+        if let Some(rest) = rest {
+            headers.insert(RANGE, rest.range());
+            headers.insert(IF_RANGE, rest.of.etag.clone());
+        }
         if encoding == Encoding::Identity {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
@@ -106,7 +114,7 @@ impl Http {
             let sent = self.send(client, base, &url, is_home, headers.clone(), waiting).await;
             let response = sent.map_err(astray)?;
             if !response.status().is_redirection() {
-                return Received::new(response).await.map_err(astray);
+                return Received::new(response, rest).await.map_err(astray);
             }
             let next = target(&response, &url).map_err(astray)?;
             discard(response).await;
@@ -261,19 +269,22 @@ async fn first_bytes(mut response: Response) -> Vec<u8> {
     body
 }
 
-/// A 200 whose body is still to come.
+/// A body that is still to come, or the rest of one.
 #[derive(Debug)]
 pub(crate) struct Received {
     response: Response,
+    /// Of the whole body.
     length: Option<u64>,
+    from: u64,
 }
 
 impl Received {
-    async fn new(response: Response) -> Result<Self, Fault> {
+    async fn new(response: Response, rest: Option<&Rest>) -> Result<Self, Fault> {
         let headers = response.headers();
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let status = response.status();
-        if status != StatusCode::OK {
+        let is_part = status == StatusCode::PARTIAL_CONTENT && rest.is_some();
+        if status != StatusCode::OK && !is_part {
             let wait =
                 text(RETRY_AFTER).and_then(|wait| fault::retry_after(wait, Timestamp::now()));
             let mut fault = fault::of_status(status, wait);
@@ -290,13 +301,26 @@ impl Received {
             return Err(Fault::new(ErrorClass::Corrupt, Stage::Http, detail));
         }
         let length = text(CONTENT_LENGTH).and_then(|length| length.parse().ok());
-        Ok(Self { response, length })
+        let Some(rest) = rest.filter(|_| is_part) else {
+            return Ok(Self { response, length, from: 0 });
+        };
+        part(&response, length, rest)?;
+        Ok(Self { length: Some(rest.of.total), from: rest.from, response })
+    }
+
+    /// What the rest of this body may be asked for under, if it breaks off.
+    pub(super) fn strong(&self) -> Option<Strong> {
+        Strong::of(&self.response, self.length?)
     }
 }
 
 impl Answer for Received {
     fn length(&self) -> Option<u64> {
         self.length
+    }
+
+    fn from(&self) -> u64 {
+        self.from
     }
 
     async fn chunk(&mut self) -> Result<Option<Bytes>, Fault> {
