@@ -39,6 +39,7 @@ mod ready;
 mod refresh;
 mod routes;
 mod stoa;
+mod streaming;
 mod sumdb;
 mod systemd;
 mod tls;

@@ -6,7 +6,7 @@ use crate::fixtures::{World, client};
 use crate::stoa::Stoa;
 
 /// The samples of a scrape by name and labels, after a check of the text's form.
-async fn scrape(stoa: &Stoa) -> BTreeMap<String, f64> {
+pub async fn scrape(stoa: &Stoa) -> BTreeMap<String, f64> {
     let response = stoa.get("metrics").await;
     assert_eq!(response.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
     assert_eq!(response.header("cache-control"), "no-store");

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use stoa_module::Sha256;
 use stoa_store::{OpenFile, Stamp};
 
+use crate::growing::Reader;
+
 /// How a request came, and what it wants of the answer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wish<'a> {
@@ -15,6 +17,9 @@ pub struct Wish<'a> {
     /// The sources are to be asked, whatever is remembered of what they said before. What is stored for ever is not
     /// looked at anew.
     pub fresh: bool,
+    /// All of it is wanted, by somebody who takes it as it comes and notices when the end is missing: a zip may be given
+    /// while it is downloaded.
+    pub as_it_comes: bool,
 }
 
 /// An answer with everything its headers need.
@@ -50,6 +55,8 @@ pub enum Body {
     Bytes(Bytes),
     /// An open file of this many bytes.
     File(Arc<OpenFile>, u64),
+    /// One that is still being downloaded.
+    Growing(Reader),
 }
 
 /// What kind of document the body is; decides its content type.

@@ -1,9 +1,13 @@
 //! One cold artifact: walk the chain, check what arrives, compare it with the checksum database, commit.
 
+mod course;
 mod download;
+mod record;
 mod stored;
 
+use std::fmt;
 use std::io::Read as _;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,17 +19,20 @@ use stoa_module::{
 use stoa_store::{ArtifactRecord, Committed, QuarantineNote, State, Temporary};
 use stoa_sumdb::RecordHashes;
 use stoa_upstream::{Bounds, Chain, Failure, Source, Stage, Use};
-use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use crate::absent::Asked;
 use crate::answer::Wish;
 use crate::error::Error;
+use crate::fetch::course::{Course, Streaming};
 use crate::fetch::download::Wanted;
-use crate::mirror::{Arrived, Landed, Mirror, asked_artifact};
+use crate::fetch::record::Record;
+use crate::inspectors::Unfinished;
+use crate::mirror::{Arrived, Mirror, asked_artifact};
 use crate::policy::is_toolchain;
-use crate::sumdb::{Database, LookedUp};
 use crate::unverified::{Word, count};
+
+pub(crate) use crate::fetch::course::ArtifactAnnouncer;
 
 /// How long a contradiction is remembered: an https client asks twice after every 4xx.
 const MISMATCH_TTL: Duration = Duration::from_mins(1);
@@ -44,18 +51,22 @@ impl From<Failure> for Stop {
     }
 }
 
-/// The record of the checksum database, looked up while the download runs.
-enum Record {
-    /// The `GONOSUMDB` pattern, or what else exempts the module.
-    Exempt(String),
-    /// `.info` is covered by nobody.
-    Uncovered,
-    /// To be looked up as soon as there is a source that may have the module, or has brought it.
-    Wanted(Database),
-    Pending(JoinHandle<Landed<LookedUp>>),
-    Known(RecordHashes),
-    /// Nobody could be asked, and by the settings it goes out all the same.
-    Unreachable,
+impl Stop {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Source(failure) => failure.class,
+            Self::All(error) => error.class,
+        }
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Source(failure) => failure.fmt(f),
+            Self::All(error) => error.fmt(f),
+        }
+    }
 }
 
 /// What is asked of a chain.
@@ -65,20 +76,7 @@ struct Asking<'a> {
     artifact: Artifact,
     chain: &'a Chain,
     via: &'a str,
-}
-
-impl Record {
-    /// Begins to look it up, if that is wanted and has not begun yet.
-    fn look_up(&mut self, module: &ModuleVersion, chain: &Chain, via: &str) {
-        if let Self::Wanted(database) = self {
-            let (database, module, chain, via) =
-                (database.clone(), module.clone(), chain.clone(), via.to_owned());
-            *self =
-                Self::Pending(tokio::spawn(
-                    async move { database.lookup(&module, &chain, &via).await },
-                ));
-        }
-    }
+    streaming: Option<Streaming<'a>>,
 }
 
 impl Mirror {
@@ -88,13 +86,15 @@ impl Mirror {
         module: &ModuleVersion,
         artifact: Artifact,
         via: &str,
+        announcer: ArtifactAnnouncer,
     ) -> Result<Arrived, Arc<Error>> {
         let asked = asked_artifact(module, artifact);
         // Between this flight's first request and its beginning another flight may have landed.
         if let Ok(Some(_)) = self.inner.store.open_artifact(module, artifact).await {
             return Ok(Arrived::Stored);
         }
-        let outcome = self.fetch_from_chain(module, artifact, &asked, via).await;
+        let announcer = Arc::new(announcer);
+        let outcome = self.fetch_from_chain(module, artifact, &asked, via, &announcer).await;
         let settings = &self.inner.settings;
         let about = Asked::Artifact(module.clone(), artifact);
         match outcome {
@@ -128,6 +128,7 @@ impl Mirror {
         artifact: Artifact,
         asked: &str,
         via: &str,
+        announcer: &Arc<ArtifactAnnouncer>,
     ) -> Result<Arrived, Error> {
         let settings = &self.inner.settings;
         let chain = self.inner.policy.careful_chain(module.path());
@@ -140,7 +141,8 @@ impl Mirror {
             if matches!(step.source, Source::Http(_) | Source::File(_)) {
                 record.look_up(module, &chain, via);
             }
-            let asking = Asking { module, artifact, chain: &chain, via };
+            let streaming = self.streaming(module, artifact, announcer);
+            let asking = Asking { module, artifact, chain: &chain, via, streaming };
             let attempt = self.fetch_from(step.source, header, asking, &mut record);
             match attempt.await {
                 Ok(arrived) => return Ok(arrived),
@@ -162,6 +164,18 @@ impl Mirror {
         database.map(Record::Wanted).ok_or_else(|| without_database(module))
     }
 
+    /// Whether, and how, those who wait are given what arrives before it is whole. Not when that was broken off a moment
+    /// ago: who asks again is told why.
+    fn streaming<'a>(
+        &self,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        announcer: &'a Arc<ArtifactAnnouncer>,
+    ) -> Option<Streaming<'a>> {
+        let may = artifact == Artifact::Zip && !self.inner.broken_off.contains_key(module);
+        may.then_some(Streaming { announcer, hold: self.inner.settings.hold_bytes })
+    }
+
     async fn fetch_from(
         &self,
         source: &Source,
@@ -169,7 +183,31 @@ impl Mirror {
         asking: Asking<'_>,
         record: &mut Record,
     ) -> Result<Arrived, Stop> {
-        let Asking { module, artifact, chain, via } = asking;
+        let Asking { module, artifact, streaming, .. } = asking;
+        let course = Course::new(streaming, source.to_string());
+        let attempt = self.attempt(source, header, asking, record, &course).await;
+        match &attempt {
+            Ok(arrived) => course.release(arrived),
+            Err(stop) if course.break_off(stop.class()) => {
+                self.inner.broken_off.insert(module.clone(), ());
+                warn!(module.path = %module.path(), module.version = %module.version(),
+                    upstream.host = %source, reason = %stop,
+                    "the {artifact} was broken off while it was being sent");
+            }
+            Err(_) => {}
+        }
+        attempt
+    }
+
+    async fn attempt(
+        &self,
+        source: &Source,
+        header: Duration,
+        asking: Asking<'_>,
+        record: &mut Record,
+        course: &Arc<Course>,
+    ) -> Result<Arrived, Stop> {
+        let Asking { module, artifact, chain, via, .. } = asking;
         let settings = &self.inner.settings;
         let max_bytes = match artifact {
             Artifact::Info => settings.max_info_bytes,
@@ -178,12 +216,24 @@ impl Mirror {
         };
         let bounds = Bounds { header, max_bytes };
         let asked = asked_artifact(module, artifact);
-        let store_failed = |error: stoa_store::Error| Stop::All(Error::store(&asked, &error));
         let path = module.escaped_file(artifact);
         let client = &self.inner.client;
         let place = self.inner.permits.place(client, source, &path, header).await?;
         let wanted = Wanted { path: &path, artifact, bounds, via, asked: &asked };
-        let (downloaded, mut temporary) = self.download(source, &wanted).await?;
+        let (downloaded, mut temporary) = {
+            let mut downloading = pin!(self.download(source, &wanted, course));
+            loop {
+                if record.can_judge(artifact) {
+                    course.may_be_judged();
+                    break downloading.await;
+                }
+                tokio::select! {
+                    biased;
+                    done = &mut downloading => break done,
+                    () = record.lands() => {}
+                }
+            }
+        }?;
         drop(place);
         let h1 = match self.inspect(source, module, artifact, &mut temporary).await {
             Ok(h1) => h1,
@@ -206,7 +256,6 @@ impl Mirror {
             }
             Err(stop) => return Err(stop),
         };
-        let is_unverified = state == State::Unverified;
         let kept = ArtifactRecord {
             size: downloaded.bytes,
             sha256: downloaded.sha256,
@@ -215,6 +264,20 @@ impl Mirror {
             source: source.to_string(),
             first_seen: jiff::Timestamp::now(),
         };
+        self.keep(source, module, artifact, temporary, kept).await
+    }
+
+    /// Commits what was checked.
+    async fn keep(
+        &self,
+        source: &Source,
+        module: &ModuleVersion,
+        artifact: Artifact,
+        temporary: Temporary,
+        kept: ArtifactRecord,
+    ) -> Result<Arrived, Stop> {
+        let asked = asked_artifact(module, artifact);
+        let is_unverified = kept.state == State::Unverified;
         match self.inner.store.commit(module, artifact, temporary, kept.clone()).await {
             Ok(Committed::Stored(sidecar)) => {
                 if is_unverified {
@@ -239,7 +302,7 @@ impl Mirror {
                     source,
                     format!(
                         "sent {}, but what was first seen of it is {}",
-                        hash_text(h1, &downloaded.sha256),
+                        hash_text(kept.h1, &kept.sha256),
                         hash_text(had.h1, &had.sha256)
                     ),
                 );
@@ -247,7 +310,7 @@ impl Mirror {
                     "SECURITY: the content of a version has changed");
                 Err(failure.into())
             }
-            Err(error) => Err(store_failed(error)),
+            Err(error) => Err(Stop::All(Error::store(&asked, &error))),
         }
     }
 
@@ -273,11 +336,19 @@ impl Mirror {
         if artifact == Artifact::Zip {
             let limits = ZipLimits::default();
             let wanted = module.clone();
+            let reader = self.inner.inspectors.watched(reader);
             let inspected = self.inner.inspectors.run(move || check_zip(reader, &wanted, &limits));
             return match inspected.await {
-                Some(Ok(checked)) => Ok(Some(checked.h1)),
-                Some(Err(error)) => Err(corrupt(format!("not a module zip: {error}"))),
-                None => Err(internal("the inspection of the zip failed".to_owned())),
+                Ok(Ok(checked)) => Ok(Some(checked.h1)),
+                Ok(Err(error)) => Err(corrupt(format!("not a module zip: {error}"))),
+                Err(Unfinished::Panicked) => {
+                    Err(internal("the inspection of the zip failed".to_owned()))
+                }
+                Err(Unfinished::StandsStill) => {
+                    let asked = asked_artifact(module, artifact);
+                    let text = format!("{asked}: what arrived could not be read within a minute");
+                    Err(Stop::All(Error::new(ErrorClass::Timeout, text)))
+                }
             };
         }
         let mut text = Vec::new();
@@ -308,8 +379,8 @@ impl Mirror {
         h1: Option<H1>,
         record: &mut Record,
     ) -> Result<State, Stop> {
-        if let Record::Pending(pending) = record {
-            *record = match self.word(module, pending).await.map_err(Stop::All)? {
+        if let Some(word) = record.word(self, module).await {
+            *record = match word.map_err(Stop::All)? {
                 Word::Known(hashes) => Record::Known(hashes),
                 Word::Unreachable => Record::Unreachable,
             };
@@ -319,7 +390,7 @@ impl Mirror {
             Record::Uncovered => Ok(State::Uncovered),
             Record::Unreachable => Ok(State::Unverified),
             // What came before its record was looked up is not handed out: a mistake of ours.
-            Record::Pending(_) | Record::Wanted(_) => {
+            Record::Pending(_) | Record::Landed(_) | Record::Wanted(_) => {
                 Err(Stop::All(Error::lost(&asked_artifact(module, artifact))))
             }
             Record::Known(hashes) => {

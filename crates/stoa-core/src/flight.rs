@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -15,18 +15,30 @@ use tracing::Instrument as _;
 
 use crate::toll;
 
-/// The work in the air, by key. `T` is what every follower gets a clone of.
-pub(crate) struct Flights<K, T> {
-    flying: Mutex<HashMap<K, Boarded<T>>>,
+/// The work in the air, by key. `T` is what every follower gets a clone of; `E`, what they may have of it before.
+pub(crate) struct Flights<K, T, E = ()> {
+    flying: Mutex<HashMap<K, Boarded<T, E>>>,
     most: usize,
 }
 
 /// A place on a flight.
 #[derive(Clone)]
-pub(crate) struct Boarded<T> {
+pub(crate) struct Boarded<T, E = ()> {
     begun: Instant,
-    landing: watch::Receiver<Option<T>>,
+    news: watch::Receiver<News<T, E>>,
 }
+
+/// What is known of a flight.
+#[derive(Clone)]
+pub(crate) enum News<T, E> {
+    Nothing,
+    /// It brings this, and has not landed.
+    OnTheWay(E),
+    Landed(T),
+}
+
+/// The leader's voice, for as long as the flight is in the air.
+pub(crate) struct Announcer<T, E>(Weak<watch::Sender<News<T, E>>>);
 
 /// Flights of one kind in the air at once. Each costs some KiB, and one that waits for a dead source stays for a
 /// minute, whether or not the client that began it is still there.
@@ -43,10 +55,11 @@ pub(crate) enum Grounded {
     Limited,
 }
 
-impl<K, T> Flights<K, T>
+impl<K, T, E> Flights<K, T, E>
 where
     K: Clone + Eq + Hash + Send + 'static,
     T: Clone + Send + Sync + 'static,
+    E: Clone + Send + Sync + 'static,
 {
     pub(crate) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { flying: Mutex::new(HashMap::new()), most })
@@ -74,9 +87,22 @@ where
     }
 
     /// Starts the flight of `key` with `work` when it is not in the air. It flies whether or not anybody waits.
-    pub(crate) fn board<W, F>(self: &Arc<Self>, key: K, work: W) -> Result<Boarded<T>, Grounded>
+    pub(crate) fn board<W, F>(self: &Arc<Self>, key: K, work: W) -> Result<Boarded<T, E>, Grounded>
     where
         W: FnOnce() -> F,
+        F: Future<Output = T> + Send + 'static,
+    {
+        self.board_announced(key, |_| work())
+    }
+
+    /// The same with work that has something to say before its end.
+    pub(crate) fn board_announced<W, F>(
+        self: &Arc<Self>,
+        key: K,
+        work: W,
+    ) -> Result<Boarded<T, E>, Grounded>
+    where
+        W: FnOnce(Announcer<T, E>) -> F,
         F: Future<Output = T> + Send + 'static,
     {
         let mut flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
@@ -86,10 +112,12 @@ where
         if flying.len() >= self.most {
             return Err(Grounded::Full);
         }
-        let (land, landing) = watch::channel(None);
-        let boarded = Boarded { begun: Instant::now(), landing };
+        let (tell, news) = watch::channel(News::Nothing);
+        let boarded = Boarded { begun: Instant::now(), news };
         flying.insert(key.clone(), boarded.clone());
-        let work = work();
+        // The one that keeps the channel open: it ends with the work, also by a panic.
+        let tell = Arc::new(tell);
+        let work = work(Announcer(Arc::downgrade(&tell)));
         let slot = Slot { flights: Arc::clone(self), key };
         tokio::spawn(
             async move {
@@ -97,7 +125,7 @@ where
                 let slot = slot;
                 let landed = work.await;
                 drop(slot);
-                land.send_replace(Some(landed));
+                tell.send_replace(News::Landed(landed));
             }
             .in_current_span(),
         );
@@ -105,30 +133,67 @@ where
     }
 }
 
-impl<T: Clone> Boarded<T> {
+impl<T, E> Announcer<T, E> {
+    /// Tells those who wait, and those who come, that this is on the way; or that what was is not any more.
+    pub(crate) fn announce(&self, on_the_way: Option<E>) {
+        if let Some(tell) = self.0.upgrade() {
+            tell.send_replace(on_the_way.map_or(News::Nothing, News::OnTheWay));
+        }
+    }
+}
+
+impl<T: Clone, E: Clone> Boarded<T, E> {
     /// How long it is in the air.
     pub(crate) fn age(&self) -> Duration {
         self.begun.elapsed()
     }
 
     pub(crate) async fn landed(mut self) -> Result<T, Grounded> {
-        let landed = self.landing.wait_for(Option::is_some).await.map_err(|_| Grounded::Lost)?;
-        landed.clone().ok_or(Grounded::Lost)
+        let is_landed = |news: &News<T, E>| matches!(news, News::Landed(_));
+        match self.news.wait_for(is_landed).await.map_err(|_| Grounded::Lost)?.clone() {
+            News::Landed(landed) => Ok(landed),
+            News::Nothing | News::OnTheWay(_) => Err(Grounded::Lost),
+        }
+    }
+
+    /// Waits until `take` has something of what is on the way, or for the landing.
+    pub(crate) async fn first<R>(
+        mut self,
+        take: impl Fn(E) -> Option<R>,
+    ) -> Result<Result<R, T>, Grounded> {
+        loop {
+            match self.news.borrow_and_update().clone() {
+                News::Landed(landed) => return Ok(Err(landed)),
+                News::OnTheWay(on_the_way) => {
+                    if let Some(taken) = take(on_the_way) {
+                        return Ok(Ok(taken));
+                    }
+                }
+                News::Nothing => {}
+            }
+            self.news.changed().await.map_err(|_| Grounded::Lost)?;
+        }
     }
 }
 
-impl<K, T> fmt::Debug for Flights<K, T> {
+impl<T, E> fmt::Debug for Announcer<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Announcer").finish_non_exhaustive()
+    }
+}
+
+impl<K, T, E> fmt::Debug for Flights<K, T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Flights").finish_non_exhaustive()
     }
 }
 
-struct Slot<K: Eq + Hash, T> {
-    flights: Arc<Flights<K, T>>,
+struct Slot<K: Eq + Hash, T, E> {
+    flights: Arc<Flights<K, T, E>>,
     key: K,
 }
 
-impl<K: Eq + Hash, T> Drop for Slot<K, T> {
+impl<K: Eq + Hash, T, E> Drop for Slot<K, T, E> {
     fn drop(&mut self) {
         let mut flying = self.flights.flying.lock().unwrap_or_else(PoisonError::into_inner);
         flying.remove(&self.key);
@@ -145,7 +210,7 @@ mod tests {
 
     #[tokio::test]
     async fn many_who_ask_cause_one_piece_of_work() {
-        let flights = Flights::new(MOST_FLIGHTS);
+        let flights: Arc<Flights<_, _>> = Flights::new(MOST_FLIGHTS);
         let (count, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
         let mut waiting = Vec::new();
         for _ in 0..64 {
@@ -173,7 +238,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flight_survives_the_one_who_began_it() {
-        let flights = Flights::new(MOST_FLIGHTS);
+        let flights: Arc<Flights<_, _>> = Flights::new(MOST_FLIGHTS);
         let gate = Arc::new(Notify::new());
         let first = {
             let (flights, gate) = (Arc::clone(&flights), Arc::clone(&gate));
@@ -196,7 +261,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flight_flies_without_anybody_waiting() {
-        let flights = Flights::new(MOST_FLIGHTS);
+        let flights: Arc<Flights<_, _>> = Flights::new(MOST_FLIGHTS);
         let gate = Arc::new(Notify::new());
         let work = {
             let gate = Arc::clone(&gate);
@@ -220,8 +285,61 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_on_the_way_is_had_before_the_landing() {
+        let flights: Arc<Flights<_, _, u8>> = Flights::new(MOST_FLIGHTS);
+        let gate = Arc::new(Notify::new());
+        let work = {
+            let gate = Arc::clone(&gate);
+            |announcer: Announcer<&'static str, u8>| async move {
+                announcer.announce(Some(1));
+                gate.notified().await;
+                announcer.announce(None);
+                gate.notified().await;
+                announcer.announce(Some(2));
+                gate.notified().await;
+                "landed"
+            }
+        };
+        let board = || flights.board("key", || async { "begun again" }).unwrap();
+        let first = flights.board_announced("key", work).unwrap();
+        assert_eq!(first.first(Some).await, Ok(Ok(1)));
+        // One who comes later has it as well, and one who does not want it waits on.
+        assert_eq!(board().first(Some).await, Ok(Ok(1)));
+        let picky = board();
+        let picky = tokio::spawn(picky.first(|n| (n > 1).then_some(n)));
+        let (whole, none) = (tokio::spawn(board().landed()), board());
+        let none = tokio::spawn(none.first(|_| None::<u8>));
+        gate.notify_one();
+        while matches!(*board().news.borrow(), News::OnTheWay(1)) {
+            tokio::task::yield_now().await;
+        }
+        gate.notify_one();
+        assert_eq!(picky.await.unwrap(), Ok(Ok(2)));
+        gate.notify_one();
+        assert_eq!(whole.await.unwrap(), Ok("landed"));
+        assert_eq!(none.await.unwrap(), Ok(Err("landed")));
+    }
+
+    #[tokio::test]
+    async fn an_announcer_that_outlives_its_flight_keeps_nobody_waiting() {
+        let flights: Arc<Flights<_, u8, u8>> = Flights::new(MOST_FLIGHTS);
+        let kept = Arc::new(Mutex::new(None));
+        let work = {
+            let kept = Arc::clone(&kept);
+            |announcer: Announcer<u8, u8>| async move {
+                announcer.announce(Some(1));
+                *kept.lock().unwrap() = Some(announcer);
+                panic!("on purpose")
+            }
+        };
+        let boarded = flights.board_announced(1, work).unwrap();
+        assert_eq!(boarded.landed().await, Err(Grounded::Lost));
+        kept.lock().unwrap().take().unwrap().announce(Some(2));
+    }
+
+    #[tokio::test]
     async fn a_full_sky_takes_followers_but_no_new_flight() {
-        let flights = Flights::new(1);
+        let flights: Arc<Flights<_, _>> = Flights::new(1);
         let gate = Arc::new(Notify::new());
         let first = {
             let (flights, gate) = (Arc::clone(&flights), Arc::clone(&gate));

@@ -15,6 +15,7 @@ mod answer;
 mod error;
 mod fetch;
 mod flight;
+mod growing;
 mod inspectors;
 mod mirror;
 mod mutable;
@@ -29,6 +30,7 @@ mod unverified;
 
 pub use crate::answer::{Answer, Body, Freshness, Kind, Lasting, Outcome, Wish};
 pub use crate::error::Error;
+pub use crate::growing::{BrokenOff, Reader};
 pub use crate::mirror::Mirror;
 pub use crate::policy::{Policy, Route};
 pub use crate::refresh::{Look, Refreshed, Subject};

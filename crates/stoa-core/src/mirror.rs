@@ -18,6 +18,7 @@ use crate::absent::{Asked, Verdicts};
 use crate::answer::{Answer, Body, Freshness, Kind, Lasting, Outcome, Wish};
 use crate::error::Error;
 use crate::flight::{Flights, MOST_FLIGHTS};
+use crate::growing::{Growing, Reader};
 use crate::inspectors::Inspectors;
 use crate::mutable::Kept;
 use crate::permits::Permits;
@@ -31,6 +32,11 @@ use crate::unverified::{Later, count};
 /// How soon the small files of a stored zip are asked for again, and of how many zips that is remembered.
 const COMPANIONS_AGAIN: Duration = Duration::from_secs(10);
 const COMPANIONS_REMEMBERED: u64 = 4096;
+
+/// How long a zip is held back as a whole, so that a person is told what is wrong with it, after it was broken off while it
+/// was being sent, and for how many that is remembered.
+const HELD_BACK: Duration = Duration::from_mins(1);
+const BROKEN_OFF_REMEMBERED: u64 = 4096;
 
 /// Of how many modules it is remembered that a person had them looked at anew, and for how long at most. By itself it
 /// is for twice the TTL; what is kept is not answered without asking beyond that.
@@ -53,7 +59,7 @@ pub(crate) type Routed<K> = (K, String);
 /// What a flight brings to everyone who waited for it.
 pub(crate) type Landed<T> = Result<T, Arc<Error>>;
 
-type ArtifactFlights = Flights<Routed<(ModuleVersion, Artifact)>, Landed<Arrived>>;
+type ArtifactFlights = Flights<Routed<(ModuleVersion, Artifact)>, Landed<Arrived>, Arc<Growing>>;
 
 /// The digest of what may be handed out.
 type VerificationFlights = Flights<(ModuleVersion, Artifact), Landed<Option<Sha256>>>;
@@ -94,6 +100,8 @@ pub(crate) struct Inner {
     pub verdicts: Verdicts,
     /// Zips whose missing small files were asked for a moment ago.
     pub companions_tried: Cache<ModuleVersion, ()>,
+    /// Zips that were broken off a moment ago while they were being sent.
+    pub broken_off: Cache<ModuleVersion, ()>,
     pub permits: Permits,
     pub inspectors: Inspectors,
     /// Versions whose content was other than what was first seen of them.
@@ -118,6 +126,10 @@ impl Mirror {
             companions_tried: Cache::builder()
                 .max_capacity(COMPANIONS_REMEMBERED)
                 .time_to_live(COMPANIONS_AGAIN)
+                .build(),
+            broken_off: Cache::builder()
+                .max_capacity(BROKEN_OFF_REMEMBERED)
+                .time_to_live(HELD_BACK)
                 .build(),
             permits: Permits::new(settings.max_concurrent),
             later: Later::default(),
@@ -227,7 +239,7 @@ impl Mirror {
         let about = Asked::Artifact(module.clone(), artifact);
         let fetched = match self.standing(&about, module.path(), wish) {
             Some(verdict) => Err(verdict),
-            None => self.fetch_once(module, artifact, &asked, wish.via).await,
+            None => self.fetch_once(module, artifact, &asked, wish).await,
         };
         let error = match fetched {
             Err(error) if error.is_outage() => error,
@@ -249,15 +261,26 @@ impl Mirror {
         module: &ModuleVersion,
         artifact: Artifact,
         asked: &str,
-        via: &str,
+        wish: Wish<'_>,
     ) -> Result<Answer, Arc<Error>> {
+        let via = wish.via;
         let work = {
             let (mirror, module, via) = (self.clone(), module.clone(), via.to_owned());
-            move || async move { mirror.fetch(&module, artifact, &via).await }
+            move |announcer| async move { mirror.fetch(&module, artifact, &via, announcer).await }
         };
         let key = ((module.clone(), artifact), stoas_of(via));
-        let landed = self.inner.artifacts.join(key, work).await;
-        let arrived = landed.map_err(|grounded| Error::grounded(asked, grounded))??;
+        let grounded = |grounded| Error::grounded(asked, grounded);
+        let boarded = self.inner.artifacts.board_announced(key, work).map_err(grounded)?;
+        let landed = if wish.as_it_comes {
+            let take = |growing: Arc<Growing>| Some((growing.reader()?, growing.source.clone()));
+            match boarded.first(take).await.map_err(grounded)? {
+                Ok((reader, source)) => return Ok(self.growing_answer(module, reader, source)),
+                Err(landed) => landed,
+            }
+        } else {
+            boarded.landed().await.map_err(grounded)?
+        };
+        let arrived = landed?;
         if let Arrived::Passed(file, record) = arrived {
             // What nobody vouches for is final only once it is on record as the first that was seen.
             let verified = record.state.is_verified();
@@ -348,6 +371,20 @@ impl Mirror {
             freshness: self.freshness_of(module, &record),
             source: record.source,
             digest: Some(record.sha256),
+            private: self.is_private(module.path()),
+            lasting: Lasting::Once,
+        }
+    }
+
+    /// A zip that is being downloaded, has its record, and is whole only if that vouches for it.
+    fn growing_answer(&self, module: &ModuleVersion, reader: Reader, source: String) -> Answer {
+        Answer {
+            body: Body::Growing(reader),
+            kind: Kind::Zip,
+            outcome: Outcome::Miss,
+            source,
+            freshness: Freshness::Immutable,
+            digest: None,
             private: self.is_private(module.path()),
             lasting: Lasting::Once,
         }

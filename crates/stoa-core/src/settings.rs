@@ -21,6 +21,8 @@ pub struct Settings {
     /// Either of these for a source that has another behind it over `|`.
     pub alternative_timeout: Duration,
     pub max_zip_bytes: u64,
+    /// A zip of at most this many bytes is given away only when it is whole and verified.
+    pub hold_bytes: u64,
     pub max_mod_bytes: u64,
     pub max_info_bytes: u64,
     pub max_list_bytes: u64,

@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
@@ -19,7 +19,6 @@ use stoa_store::{Sidecar, State};
 use stoa_sumdb::RecordHashes;
 use stoa_upstream::Stage;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
@@ -190,21 +189,19 @@ impl Mirror {
     pub(crate) async fn word(
         &self,
         module: &ModuleVersion,
-        looking_up: &mut JoinHandle<Landed<LookedUp>>,
+        looking_up: impl Future<Output = Landed<LookedUp>>,
     ) -> Result<Word, Error> {
         let later = &self.inner.later;
         let after = self.inner.settings.serve_unverified_after;
         let after = after.filter(|_| !is_toolchain(module.path()));
         let patience = after.map_or(Duration::MAX, |after| later.patience(after));
-        let Ok(ended) = timeout(patience, looking_up).await else {
+        let Ok(outcome) = timeout(patience, looking_up).await else {
             // The look-up goes on by itself; what it brings is kept.
             later.heard_nothing();
             count(&later.counts.unreachable);
             debug!(module = %module, "the checksum database is not waited for any longer");
             return Ok(Word::Unreachable);
         };
-        let outcome =
-            ended.unwrap_or_else(|_| Err(Arc::new(Error::lost(&format!("record of {module}")))));
         later.heard(&outcome);
         let error = match outcome {
             Ok(found) => return Ok(Word::Known(found.hashes)),
@@ -414,6 +411,8 @@ impl fmt::Debug for Word {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use stoa_upstream::{Failure, Source};
 
     use super::*;

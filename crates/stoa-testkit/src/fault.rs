@@ -50,6 +50,12 @@ pub(crate) enum Delivery {
     Raw(Bytes),
     /// After the body come spaces, without end.
     Endless,
+    /// Sends the head and so many bytes of the body, then waits for the gate before it goes on.
+    Behind {
+        bytes: usize,
+        gate: Gate,
+        then: Box<Delivery>,
+    },
 }
 
 impl Fault {
@@ -171,6 +177,13 @@ impl Fault {
     /// Sends these bytes in place of an HTTP answer and closes.
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Fault {
         Fault::delivery(Delivery::Raw(bytes.into().into()))
+    }
+
+    /// Sends the head and so many bytes of the body, and commits the fault of how it is sent (in what is left) only once
+    /// the gate is open.
+    pub fn behind(self, gate: &Gate, bytes: usize) -> Fault {
+        let then = Box::new(self.delivery);
+        Fault { delivery: Delivery::Behind { bytes, gate: gate.clone(), then }, ..self }
     }
 
     /// Sends this fault's content in the way of the other.

@@ -59,13 +59,20 @@ struct Served {
     modules: Modules,
     sumdbs: Vec<FakeSumdb>,
     faults: Vec<(Pattern, Fault)>,
+    /// Whether files have strong validators, and may be asked for in part.
+    gives_ranges: bool,
 }
 
 impl FakeUpstream {
     #[track_caller]
     pub fn start(modules: Modules) -> FakeUpstream {
         let shared = Arc::new(Shared {
-            served: Mutex::new(Served { modules, sumdbs: Vec::new(), faults: Vec::new() }),
+            served: Mutex::new(Served {
+                modules,
+                sumdbs: Vec::new(),
+                faults: Vec::new(),
+                gives_ranges: false,
+            }),
             log: watch::Sender::new(Vec::new()),
             connections: AtomicUsize::new(0),
         });
@@ -121,6 +128,12 @@ impl FakeUpstream {
         let sumdbs = &mut self.shared.served().sumdbs;
         sumdbs.retain(|other| other.name() != sumdb.name());
         sumdbs.push(sumdb.clone());
+    }
+
+    /// From now on files have an `ETag` (of what is published, whatever a fault makes of it), and the rest of one may be
+    /// asked for with `Range` and `If-Range`.
+    pub fn give_ranges(&self) {
+        self.shared.served().gives_ranges = true;
     }
 
     /// Publishes more modules, or other ones under the same names.
@@ -221,10 +234,13 @@ impl Shared {
 
     fn answer(&self, request: &Request) -> (Answer, Delivery) {
         let mut served = self.served();
-        match Fault::met_by(request, &mut served.faults) {
-            Some(fault) => (fault.apply(|| served.honest(request)), fault.delivery),
-            None => (served.honest(request), Delivery::Whole),
-        }
+        let fault = Fault::met_by(request, &mut served.faults);
+        let honest = || served.honest(request);
+        let (answer, delivery) = match fault {
+            Some(fault) => (fault.apply(honest), fault.delivery),
+            None => (honest(), Delivery::Whole),
+        };
+        (if served.gives_ranges { answer.ranged(request) } else { answer }, delivery)
     }
 }
 
@@ -247,7 +263,12 @@ impl Served {
         {
             return sumdb.answer(file);
         }
-        self.modules.answer(&request.path)
+        let answer = self.modules.answer(&request.path);
+        if self.gives_ranges && answer.status == 200 {
+            let etag = answer.validator();
+            return answer.with_header("ETag", &etag);
+        }
+        answer
     }
 }
 

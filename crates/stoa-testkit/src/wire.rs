@@ -1,5 +1,6 @@
 //! HTTP/1.1 as a server speaks it that must also be able to lie: every byte is written by hand.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 
 use bytes::Bytes;
@@ -60,6 +61,33 @@ impl Answer {
         self.headers.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
         self.headers.push((name.to_owned(), value.to_owned()));
         self
+    }
+}
+
+impl Answer {
+    /// Tells this body from others.
+    pub(crate) fn validator(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.body.hash(&mut hasher);
+        format!("\"{:016x}\"", hasher.finish())
+    }
+
+    /// The rest of the body, if that is asked for under its validator.
+    pub(crate) fn ranged(self, request: &Request) -> Answer {
+        let etag = header(&self.headers, "etag").map(str::to_owned);
+        let is_same = etag.is_some() && etag.as_deref() == request.header("if-range");
+        let from = request.header("range").and_then(|range| {
+            range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok()
+        });
+        let total = self.body.len();
+        match from {
+            Some(from) if is_same && self.status == 200 && from < total => {
+                let range = format!("bytes {from}-{}/{total}", total - 1);
+                let body = self.body.slice(from..);
+                Answer { status: 206, body, ..self }.with_header("Content-Range", &range)
+            }
+            _ => self,
+        }
     }
 }
 
@@ -171,12 +199,25 @@ pub(crate) async fn deliver(
     delivery: &Delivery,
 ) -> io::Result<bool> {
     let chunked = matches!(delivery, Delivery::Chunked { .. } | Delivery::Endless);
-    let head = head(answer, chunked);
-    let body = if request.method == "HEAD" { &[] } else { &answer.body[..] };
+    let mut head = head(answer, chunked);
+    let mut body = if request.method == "HEAD" { &[] } else { &answer.body[..] };
+    let (mut delivery, mut sent) = (delivery, 0);
+    if let Delivery::Behind { bytes, gate, then } = delivery {
+        let (first, rest) = body.split_at((*bytes).min(body.len()));
+        stream.write_all(&[&head, first].concat()).await?;
+        tokio::select! {
+            () = client_leaves(stream) => return Ok(false),
+            () = gate.pass() => {}
+        }
+        head.clear();
+        (body, delivery, sent) = (rest, then, first.len());
+    }
+    let left = |after: &Option<usize>| after.map(|after| after.saturating_sub(sent));
     match delivery {
+        Delivery::Behind { .. } => panic!("a fault is behind one gate"),
         Delivery::Whole => stream.write_all(&[&head, body].concat()).await?,
         Delivery::Hold { after, gate } => {
-            let (before, rest) = split(&head, body, *after);
+            let (before, rest) = split(&head, body, left(after));
             stream.write_all(&before).await?;
             tokio::select! {
                 () = client_leaves(stream) => return Ok(false),
@@ -190,7 +231,7 @@ pub(crate) async fn deliver(
             stream.write_all(&rest).await?;
         }
         Delivery::Cut { after, reset } => {
-            stream.write_all(&split(&head, body, *after).0).await?;
+            stream.write_all(&split(&head, body, left(after)).0).await?;
             if *reset {
                 stream.set_zero_linger()?;
             } else {

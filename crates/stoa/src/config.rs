@@ -176,6 +176,8 @@ pub struct Cache {
 #[derive(Debug, Clone)]
 pub struct Limits {
     pub zip_size: u64,
+    /// Up to which a zip is held back until it is verified.
+    pub hold_size: u64,
     pub mod_size: u64,
     pub info_size: u64,
     pub list_size: u64,
@@ -433,6 +435,7 @@ impl Config {
             },
             limits: Limits {
                 zip_size: 0,
+                hold_size: 0,
                 mod_size: 0,
                 info_size: 0,
                 list_size: 0,

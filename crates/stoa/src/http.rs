@@ -9,6 +9,7 @@ pub mod door;
 pub mod error_text;
 pub mod file_body;
 pub mod forwarded;
+pub mod growing_body;
 pub mod metrics;
 pub mod pages;
 pub mod payload;
@@ -252,7 +253,11 @@ async fn protocol(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
         outcome = ErrorClass::Denied.as_str();
         error_text::respond(&too_far(), &id, private)
     } else {
-        let wish = Wish { via: &via, fresh: wants_fresh(request.headers()) };
+        let wish = Wish {
+            via: &via,
+            fresh: wants_fresh(request.headers()),
+            as_it_comes: growing_body::suits(&request),
+        };
         let trusted = &app.site.trusted_proxies;
         let asker = app
             .mirror

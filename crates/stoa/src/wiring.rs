@@ -278,6 +278,7 @@ async fn mirror(config: &Config, store: Store, client: Client) -> anyhow::Result
         file_timeout: upstream.file_timeout,
         alternative_timeout: upstream.alternative_timeout,
         max_zip_bytes: config.limits.zip_size,
+        hold_bytes: config.limits.hold_size,
         max_mod_bytes: config.limits.mod_size,
         max_info_bytes: config.limits.info_size,
         max_list_bytes: config.limits.list_size,

@@ -1,11 +1,15 @@
 //! The body of an artifact, from one source into a file: on disk, or in memory while the disk cannot be written.
 
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+
 use stoa_module::{Artifact, ErrorClass};
-use stoa_store::Temporary;
-use stoa_upstream::{Bounds, Destination, Downloaded, Failure, Source, Stage, Use};
+use stoa_store::{OpenFile, Temporary};
+use stoa_upstream::{Bounds, Destination, Downloaded, Failure, Source, Stage, Use, Watch};
 use tokio::time::timeout;
 
 use super::Stop;
+use super::course::Course;
 use crate::error::Error;
 use crate::mirror::Mirror;
 
@@ -25,13 +29,15 @@ impl Mirror {
         &self,
         source: &Source,
         wanted: &Wanted<'_>,
+        course: &Arc<Course>,
     ) -> Result<(Downloaded, Temporary), Stop> {
         let store = &self.inner.store;
         let (most, patience) = (wanted.bounds.max_bytes, wanted.bounds.header);
         let no_file = |error: stoa_store::Error| Stop::All(Error::store(wanted.asked, &error));
         let mut temporary = store.temporary(most, patience).await.map_err(no_file)?;
         loop {
-            let failure = match self.download_into(source, wanted, &mut temporary).await {
+            course.goes_into(readable(&mut temporary));
+            let failure = match self.download_into(source, wanted, &mut temporary, course).await {
                 Ok(downloaded) => return Ok((downloaded, temporary)),
                 Err(failure) => failure,
             };
@@ -40,7 +46,8 @@ impl Mirror {
                 return Err(Stop::Source(failure));
             }
             if temporary.is_on_disk() {
-                // Once more, into memory.
+                // Once more, into memory; what was given of it cannot be followed up.
+                course.break_off(failure.class);
                 let instead = store.temporary_instead(temporary, &failure.detail, most, patience);
                 temporary = instead.await.map_err(no_file)?;
             } else if failure.class == ErrorClass::Full {
@@ -57,11 +64,17 @@ impl Mirror {
         source: &Source,
         wanted: &Wanted<'_>,
         temporary: &mut Temporary,
+        course: &Arc<Course>,
     ) -> Result<Downloaded, Failure> {
         let Wanted { path, artifact, bounds, via, .. } = wanted;
         let room = temporary.room();
         let client = &self.inner.client;
-        let into = Destination { file: temporary.file(), room, watch: None };
+        // What comes `direct` is made here.
+        let watch = match source {
+            Source::Http(_) => Some(Arc::clone(course) as Arc<dyn Watch>),
+            _ => None,
+        };
+        let into = Destination { file: temporary.file(), room, watch };
         let download = client.download(source, Use::Modules, path, bounds, via, into);
         // A large body takes what it takes while it moves, and so does a clone; a small body has no excuse.
         if *artifact == Artifact::Zip || matches!(source, Source::Direct) {
@@ -73,4 +86,13 @@ impl Mirror {
             Err(Failure::new(ErrorClass::Timeout, Stage::Body, source, detail))
         })
     }
+}
+
+/// A second handle of what is being written, on the disk.
+fn readable(temporary: &mut Temporary) -> Option<Arc<OpenFile>> {
+    if !temporary.is_on_disk() {
+        return None;
+    }
+    let file = temporary.file().file().as_fd().try_clone_to_owned().ok()?;
+    Some(Arc::new(std::fs::File::from(file).into()))
 }

@@ -445,6 +445,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         "The largest .zip; the go command takes none above 500MiB",
     ),
     Setting::new(
+        "limits.hold-size",
+        "4MiB",
+        Kind::Size { least: 0, most: 500 * MIB, set: |c, v| c.limits.hold_size = v },
+        "The largest .zip that is sent only once it is verified as a whole; of larger ones all but the last 256KiB is sent while they are downloaded",
+    ),
+    Setting::new(
         "limits.mod-size",
         "16MiB",
         Kind::Size { least: KIB, most: 16 * MIB, set: |c, v| c.limits.mod_size = v },

@@ -259,6 +259,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!((cache.list_ttl, cache.negative_ttl), (seconds(60), seconds(60)));
     assert_eq!((cache.negative_version_ttl, cache.negative_memory), (seconds(10), 8 << 20));
     assert_eq!((limits.zip_size, limits.mod_size), (500 << 20, 16 << 20));
+    assert_eq!(limits.hold_size, 4 << 20);
     assert_eq!((limits.info_size, limits.list_size), (1 << 20, 16 << 20));
     assert!(limits.verify_concurrency >= 1);
     assert_eq!((log.format, log.level.as_str()), (LogFormat::Text, "info"));

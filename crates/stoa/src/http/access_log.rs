@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::http::REQUEST_ID;
 use crate::http::metrics::Metrics;
 use crate::http::payload::Payload;
-use crate::http::{App, forwarded};
+use crate::http::{App, forwarded, growing_body};
 use crate::server::{Peer, Way};
 
 /// The id of a request, put among its extensions.
@@ -157,7 +157,7 @@ impl Line {
             fields.status = Some(response.status());
             fields.answered = answered;
         }
-        response.map(|body| Logged { body, sent: 0, whole: false, line: fields })
+        response.map(|body| Logged::new(body, fields))
     }
 }
 
@@ -174,6 +174,8 @@ impl Drop for Line {
 enum End {
     Whole,
     BrokenOff,
+    /// Broken off by ourselves: what was being sent was not what it should be.
+    Refused,
     Unanswered,
 }
 
@@ -186,7 +188,7 @@ impl End {
             // The server's own pages, and what was refused before anything looked at the path.
             (Self::Whole, "-") if status.is_some_and(|status| status.is_success()) => "ok",
             (Self::Whole, "-") => "refused",
-            (Self::Whole, outcome) => outcome,
+            (Self::Whole | Self::Refused, outcome) => outcome,
         }
     }
 }
@@ -221,6 +223,7 @@ impl Fields {
         match end {
             End::Whole => line!(info, "answered"),
             End::BrokenOff => line!(warn, "the client left, or the answer broke off"),
+            End::Refused => line!(warn, "the answer was broken off, since its end is refused"),
             End::Unanswered => line!(info, "the client left before the answer"),
         }
     }
@@ -232,13 +235,19 @@ pub struct Logged {
     body: Payload,
     sent: u64,
     whole: bool,
+    /// Its end was not given, by our own verdict.
+    refused: bool,
     line: Option<Fields>,
 }
 
 impl Logged {
     /// Of what has no line.
     pub fn unlogged(body: Payload) -> Self {
-        Self { body, sent: 0, whole: false, line: None }
+        Self::new(body, None)
+    }
+
+    fn new(body: Payload, line: Option<Fields>) -> Self {
+        Self { body, sent: 0, whole: false, refused: false, line }
     }
 }
 
@@ -256,7 +265,14 @@ impl HttpBody for Logged {
                 self.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.whole = self.body.is_end_stream();
             }
-            Some(Err(_)) => self.whole = false,
+            Some(Err(error)) => {
+                self.whole = false;
+                let answered = self.line.as_mut().and_then(|line| line.answered.as_mut());
+                if let (Some(class), Some(answered)) = (growing_body::verdict(error), answered) {
+                    answered.outcome = class.as_str();
+                    self.refused = true;
+                }
+            }
             None => self.whole = true,
         }
         Poll::Ready(frame)
@@ -276,7 +292,12 @@ impl Drop for Logged {
         // hyper does not poll a body that has nothing to say.
         let whole = self.whole || (self.sent == 0 && self.body.is_end_stream());
         if let Some(line) = self.line.take() {
-            line.write(self.sent, if whole { End::Whole } else { End::BrokenOff });
+            let end = match (whole, self.refused) {
+                (true, _) => End::Whole,
+                (false, true) => End::Refused,
+                (false, false) => End::BrokenOff,
+            };
+            line.write(self.sent, end);
         }
     }
 }

@@ -12,6 +12,7 @@ use stoa_module::Sha256;
 
 use crate::http::access_log::{Answered, Asked};
 use crate::http::file_body::FileBody;
+use crate::http::growing_body::GrowingBody;
 use crate::http::max_age;
 use crate::http::ready::{self, Ready};
 
@@ -31,11 +32,12 @@ impl Head {
         let length = match &answer.body {
             Content::Bytes(bytes) => bytes.len() as u64,
             Content::File(_, length) => *length,
+            Content::Growing(reader) => reader.length(),
         };
         let etag = match (&answer.digest, &answer.body) {
             (Some(digest), _) => Some(etag(digest)),
             (None, Content::Bytes(bytes)) => Some(etag(&Sha256::of(bytes))),
-            (None, Content::File(..)) => None,
+            (None, Content::File(..) | Content::Growing(_)) => None,
         };
         let warning = if answer.outcome == Outcome::Stale {
             Some("110 - \"Response is Stale\"")
@@ -141,6 +143,7 @@ fn ready(head: Head, answer: &Answer, answered: &Answered) -> Option<Ready> {
         _ if matches!(answer.lasting, Lasting::Once) => return None,
         Content::Bytes(bytes) => ready::Content::Bytes(bytes.clone()),
         Content::File(file, _) => ready::Content::File(Arc::clone(file.stored_file()?)),
+        Content::Growing(_) => return None,
     };
     let answered = Answered { outcome: Outcome::Hit.as_str(), ..answered.clone() };
     Some(Ready { head, content, lasting: answer.lasting, answered })
@@ -151,6 +154,8 @@ fn body(content: Content, part: Range<u64>) -> Body {
         // In memory, so the range fits a usize.
         Content::Bytes(bytes) => Body::from(bytes.slice(part.start as usize..part.end as usize)),
         Content::File(file, _) => Body::new(FileBody::new(file, part)),
+        // It was asked for as a whole.
+        Content::Growing(reader) => Body::new(GrowingBody::new(reader)),
     }
 }
 
