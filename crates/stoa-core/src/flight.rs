@@ -80,10 +80,13 @@ where
         W: FnOnce() -> F,
         F: Future<Output = T> + Send + 'static,
     {
-        if !self.is_flying(&key) {
-            toll::pay()?;
-        }
+        self.pay(&key)?;
         self.board(key, work)?.landed().await
+    }
+
+    /// Who is about to start a flight pays for it, if it is a client; those who join one do not.
+    pub(crate) fn pay(&self, key: &K) -> Result<(), Grounded> {
+        if self.is_flying(key) { Ok(()) } else { toll::pay() }
     }
 
     /// Starts the flight of `key` with `work` when it is not in the air. It flies whether or not anybody waits.

@@ -270,6 +270,7 @@ impl Mirror {
         };
         let key = ((module.clone(), artifact), stoas_of(via));
         let grounded = |grounded| Error::grounded(asked, grounded);
+        self.inner.artifacts.pay(&key).map_err(grounded)?;
         let boarded = self.inner.artifacts.board_announced(key, work).map_err(grounded)?;
         let landed = if wish.as_it_comes {
             let take = |growing: Arc<Growing>| Some((growing.reader()?, growing.source.clone()));
