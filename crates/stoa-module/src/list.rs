@@ -1,10 +1,11 @@
 //! The body of `M/@v/list`, and which version of several is the latest.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 
 use jiff::Timestamp;
 
 use crate::path::ModulePath;
+use crate::semver;
 use crate::time::parse_rfc3339;
 use crate::version::Version;
 
@@ -23,20 +24,39 @@ pub struct Listed {
 /// else in the body is dropped, as the go command does.
 pub fn parse_list(body: &[u8], path: &ModulePath) -> Vec<Listed> {
     let major = path.path_major();
-    let mut listed = BTreeMap::<Version, Option<Timestamp>>::new();
-    for line in body.split(|&b| b == b'\n') {
-        let line = String::from_utf8_lossy(line);
+    let text = String::from_utf8_lossy(body);
+    let fitting = text.split('\n').filter_map(|line| {
         let mut fields = line.split_whitespace();
-        let Some(version) = fields.next().and_then(|field| Version::parse(field).ok()) else {
-            continue;
-        };
-        if major.allows(version.as_str()) {
-            let time = fields.next().and_then(parse_rfc3339);
-            let kept = listed.entry(version).or_default();
-            *kept = kept.or(time);
+        let version = Version::parse(fields.next()?).ok()?;
+        let time = fields.next().and_then(parse_rfc3339);
+        major.allows(version.as_str()).then_some(Listed { version, time })
+    });
+    let mut listed: Vec<_> = fitting.collect();
+    sort(&mut listed);
+    listed.dedup_by(|later, first| {
+        let same = later.version == first.version;
+        if same {
+            first.time = first.time.or(later.time);
         }
-    }
-    listed.into_iter().map(|(version, time)| Listed { version, time }).collect()
+        same
+    });
+    listed
+}
+
+/// By version, and those of one version as they were. Each is taken apart once, since lists have thousands.
+fn sort(listed: &mut Vec<Listed>) {
+    let versions: Vec<Version> = listed.iter().map(|it| it.version.clone()).collect();
+    // Every version has parts.
+    let parts = versions.iter().map(|it| (semver::parse(it.as_str()), it.as_str()));
+    let mut decorated: Vec<_> = parts.zip(listed.drain(..)).collect();
+    decorated.sort_by(|((v, v_text), _), ((w, w_text), _)| {
+        let order = v
+            .as_ref()
+            .zip(w.as_ref())
+            .map_or(Ordering::Equal, |(v, w)| semver::compare_parts(v, w));
+        order.then_with(|| v_text.cmp(w_text))
+    });
+    listed.extend(decorated.into_iter().map(|(_, it)| it));
 }
 
 /// Writes a list in the order given: one version a line, each line ended, nothing for no versions.

@@ -62,6 +62,11 @@ pub fn compare(v: &str, w: &str) -> Ordering {
         (Some(v), Some(w)) => (v, w),
         (v, w) => return v.is_some().cmp(&w.is_some()),
     };
+    compare_parts(&v, &w)
+}
+
+/// [`compare`] for those who compare one version with many.
+pub(crate) fn compare_parts(v: &Parts<'_>, w: &Parts<'_>) -> Ordering {
     compare_numbers(v.major, w.major)
         .then_with(|| compare_numbers(v.minor, w.minor))
         .then_with(|| compare_numbers(v.patch, w.patch))
