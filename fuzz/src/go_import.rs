@@ -29,6 +29,12 @@ pub fn check(page: &[u8]) {
         assert_eq!(parse_go_imports(&[b"<!--", page].concat()), []);
     }
 
+    for (begin, end) in [("<![CDATA[", "]]>"), ("<link title='", "'")] {
+        if !page.windows(end.len()).any(|window| window == end.as_bytes()) {
+            assert_eq!(parse_go_imports(&[begin.as_bytes(), page, end.as_bytes()].concat()), []);
+        }
+    }
+
     for path in ["ex.com/a", "ex.com/a/b", "ex.com"] {
         select(&entries, path);
     }

@@ -39,8 +39,12 @@ pub fn parse_go_imports(page: &[u8]) -> Vec<GoImport> {
     let mut rest: &str = &page;
     while let Some(at) = rest.find('<') {
         rest = &rest[at + 1..];
-        if let Some(comment) = rest.strip_prefix("!--") {
-            rest = comment.find("-->").map_or("", |end| &comment[end + 3..]);
+        // What stands in these is text, whatever it looks like.
+        if let Some((hidden, end)) = [("!--", "-->"), ("![CDATA[", "]]>"), ("?", "?>")]
+            .into_iter()
+            .find_map(|(begin, end)| Some((rest.strip_prefix(begin)?, end)))
+        {
+            rest = hidden.split_once(end).map_or("", |(_, after)| after);
             continue;
         }
         let (closing, tag) = match rest.strip_prefix('/') {
@@ -49,19 +53,25 @@ pub fn parse_go_imports(page: &[u8]) -> Vec<GoImport> {
         };
         let name_end = tag.find(|c: char| !is_name(c)).unwrap_or(tag.len());
         let (name, after) = tag.split_at(name_end);
+        let name = local(name);
         if (!closing && name.eq_ignore_ascii_case("body"))
             || (closing && name.eq_ignore_ascii_case("head"))
         {
             break;
         }
-        if closing || !name.eq_ignore_ascii_case("meta") {
-            rest = tag;
+        if closing || name.is_empty() {
+            rest = after;
             continue;
         }
+        // Those of any tag are read, for a value may look like a tag.
         let (attributes, after) = attributes(after);
         rest = after;
+        if !name.eq_ignore_ascii_case("meta") {
+            continue;
+        }
         let value = |wanted: &str| {
-            let named = attributes.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+            let named =
+                attributes.iter().find(|(name, _)| local(name).eq_ignore_ascii_case(wanted));
             named.map_or("", |(_, value)| value.as_str())
         };
         if value("name") != "go-import" {
@@ -119,6 +129,14 @@ fn has_prefix(path: &str, prefix: &str) -> bool {
     })
 }
 
+/// The name without the prefix of a namespace.
+fn local(name: &str) -> &str {
+    match name.split_once(':') {
+        Some((space, local)) if !space.is_empty() && !local.is_empty() => local,
+        _ => name,
+    }
+}
+
 fn is_name(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '-' | '_' | ':' | '.')
 }
@@ -157,7 +175,9 @@ fn attributes(mut rest: &str) -> (Vec<(String, String)>, &str) {
             }
         } else {
             let end = after.find(|c: char| c.is_whitespace() || c == '>').unwrap_or(after.len());
-            after.split_at(end)
+            let (value, after) = after.split_at(end);
+            // The slash of an empty tag is none of the value.
+            (if after.starts_with('>') { value.trim_end_matches('/') } else { value }, after)
         };
         found.push((name.to_owned(), unescape(value)));
         rest = after;
@@ -284,6 +304,18 @@ mod tests {
                 entry("ex.com/a", "mod", "https://proxy", ""),
                 entry("ex.com/b", "git", "https://b", ""),
             ],
+        );
+        // What only looks like a tag, and what has the prefix of a namespace.
+        let meta = r#"<meta name="go-import" content="ex.com/a git https://git.ex.com/a">"#;
+        check(&format!("<link title='{meta}'>"), &[]);
+        check(&format!("<![CDATA[{meta}]]>"), &[]);
+        check(&format!("<?x {meta} ?>"), &[]);
+        check(&format!("<link title='{meta}'><![CDATA[>]]>{meta}"), std::slice::from_ref(&plain));
+        check(&meta.replace("meta name", "x:meta y:name"), std::slice::from_ref(&plain));
+        check(&meta.replace("\"go-import\"", "go-import"), std::slice::from_ref(&plain));
+        check(
+            "<meta content='ex.com/a git https://git.ex.com/a' name=go-import/>",
+            std::slice::from_ref(&plain),
         );
         for broken in [
             "<",

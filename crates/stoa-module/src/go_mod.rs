@@ -154,10 +154,11 @@ fn go_number(text: &str) -> Option<(&str, &str)> {
     fine.then_some((number, rest))
 }
 
-/// The paragraph of a comment that begins with `Deprecated:`, without that word.
+/// The paragraph of a comment that begins with `Deprecated:`, without that word. Any number of empty lines may be in front
+/// of it.
 fn deprecation(comment: &str) -> Option<String> {
-    comment
-        .split("\n\n")
-        .find_map(|paragraph| paragraph.strip_prefix("Deprecated:"))
-        .map(|message| message.trim_start_matches(' ').to_owned())
+    let begins = |at: &usize| *at == 0 || comment[..*at].ends_with("\n\n");
+    let at = comment.match_indices("Deprecated:").map(|(at, _)| at).find(begins)?;
+    let message = comment[at + "Deprecated:".len()..].trim_start_matches(' ');
+    Some(message.split_once("\n\n").map_or(message, |(message, _)| message).to_owned())
 }

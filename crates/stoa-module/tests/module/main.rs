@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod created_zips;
 #[cfg(test)]
+mod go_imports;
+#[cfg(test)]
 mod go_mods;
 #[cfg(test)]
 mod hashes;

@@ -1,4 +1,5 @@
-//! Asks the code of the go command itself: golang.org/x/mod as it is vendored in GOROOT, built with `tests/oracle`.
+//! Asks the code of the go command itself: golang.org/x/mod as it is vendored in GOROOT, and its reader of go-import pages,
+//! built with `tests/oracle`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -89,8 +90,10 @@ fn build() -> Option<PathBuf> {
             return None;
         }
     };
-    let x_mod = Path::new(goroot.trim()).join("src/cmd/vendor/golang.org/x/mod");
-    if !x_mod.is_dir() {
+    let sources = Path::new(goroot.trim()).join("src/cmd");
+    let x_mod = sources.join("vendor/golang.org/x/mod");
+    let discovery = sources.join("go/internal/vcs/discovery.go");
+    if !x_mod.is_dir() || !discovery.is_file() {
         skip("the sources of the go command are not in GOROOT");
         return None;
     }
@@ -107,6 +110,9 @@ fn build() -> Option<PathBuf> {
                   replace golang.org/x/mod => ./mod\n";
     fs_err::write(dir.join("go.mod"), go_mod).expect("go.mod");
     fs_err::write(dir.join("main.go"), include_str!("../oracle/main.go")).expect("main.go");
+    fs_err::create_dir_all(dir.join("vcs")).expect("a directory");
+    fs_err::copy(discovery, dir.join("vcs/discovery.go")).expect("a copy");
+    fs_err::write(dir.join("vcs/vcs.go"), include_str!("../oracle/vcs.go")).expect("vcs.go");
     let output = Command::new("go")
         .args(["build", "-o", "oracle", "."])
         .current_dir(&dir)

@@ -546,10 +546,13 @@ fn each_meets_its_fate() {
 
 /// The refusals that are documented as stricter than the go command's.
 pub(crate) fn deliberate(error: &ZipError) -> bool {
-    matches!(
-        error,
-        ZipError::Entry { problem: EntryProblem::Overlap | EntryProblem::Encrypted, .. }
-    )
+    let ZipError::Entry { name, problem } = error else { return false };
+    match problem {
+        EntryProblem::Overlap | EntryProblem::Encrypted => true,
+        // Of several entries for one directory Go looks at the last.
+        EntryProblem::LocalHeader | EntryProblem::DirectoryData => name.ends_with('/'),
+        _ => false,
+    }
 }
 
 pub(crate) fn zip_question(bytes: &[u8]) -> Vec<String> {

@@ -27,6 +27,8 @@ import (
 	"golang.org/x/mod/semver"
 	"golang.org/x/mod/sumdb/dirhash"
 	modzip "golang.org/x/mod/zip"
+
+	"oracle/vcs"
 )
 
 type object = map[string]any
@@ -260,6 +262,8 @@ func answer(dir string, q []string) any {
 		return goMod(q[1])
 	case "info":
 		return info(q[1])
+	case "goimport":
+		return vcs.Parse(q[1])
 	case "inflate":
 		return inflate(q[1])
 	case "zip":
