@@ -106,16 +106,18 @@ pub(crate) fn check_element(element: &str, kind: Kind) -> Result<(), PathProblem
     if element.ends_with('.') {
         return Err(PathProblem::TrailingDot(element.to_owned()));
     }
-    let allowed = match kind {
-        Kind::Module => in_module_path,
-        Kind::File => in_file_name,
+    // Not by a pointer to a function: it is called for every character of every request.
+    let other = match kind {
+        Kind::Module => element.chars().find(|&c| !in_module_path(c)),
+        Kind::File => element.chars().find(|&c| !in_file_name(c)),
     };
-    if let Some(c) = element.chars().find(|&c| !allowed(c)) {
+    if let Some(c) = other {
         return Err(PathProblem::Character(c));
     }
 
     let stem = element.split('.').next().unwrap_or(element);
-    if WINDOWS_NAMES.iter().any(|name| name.eq_ignore_ascii_case(stem)) {
+    let as_long = matches!(stem.len(), 3 | 4);
+    if as_long && WINDOWS_NAMES.iter().any(|name| name.eq_ignore_ascii_case(stem)) {
         return Err(PathProblem::WindowsName(stem.to_owned()));
     }
     if kind == Kind::Module

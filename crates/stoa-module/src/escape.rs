@@ -20,6 +20,10 @@ pub(crate) fn escape(text: &str) -> String {
 /// Undoes [`escape`]. `None` for what it cannot have written: an upper-case letter, anything but ASCII, or a `!` that
 /// no lower-case letter follows.
 pub(crate) fn unescape(escaped: &str) -> Option<String> {
+    // As nearly all are.
+    if escaped.bytes().all(|b| b.is_ascii() && b != b'!' && !b.is_ascii_uppercase()) {
+        return Some(escaped.to_owned());
+    }
     let mut text = String::with_capacity(escaped.len());
     let mut bang = false;
     for c in escaped.chars() {

@@ -1,5 +1,7 @@
 //! The path of a request, as the go command and other tools send it.
 
+use std::borrow::Cow;
+
 use crate::class::ErrorClass;
 use crate::path::{InvalidModulePath, ModulePath};
 use crate::version::{Artifact, InvalidQuery, ModuleVersion, Query, Version};
@@ -92,7 +94,7 @@ impl Request {
     /// and `+` always means plus.
     pub fn parse(raw_path: &str) -> Result<Self, InvalidRequest> {
         let decoded = percent_decode(raw_path).ok_or(InvalidRequest::Encoding)?;
-        let form = || InvalidRequest::Form(decoded.clone());
+        let form = || InvalidRequest::Form(decoded.clone().into_owned());
         let path = decoded.strip_prefix('/').ok_or_else(form)?;
         // No module path can begin so: the first element of one has a dot.
         if let Some(rest) = path.strip_prefix("sumdb/") {
@@ -156,7 +158,10 @@ fn file_request(path: ModulePath, file: &str) -> Result<Request, InvalidRequest>
 }
 
 /// Decodes `%XX` once. `None` where a `%` is not followed by two hexadecimal digits, or the result is not UTF-8.
-fn percent_decode(raw: &str) -> Option<String> {
+fn percent_decode(raw: &str) -> Option<Cow<'_, str>> {
+    if !raw.contains('%') {
+        return Some(Cow::Borrowed(raw));
+    }
     let mut decoded = Vec::with_capacity(raw.len());
     let mut bytes = raw.bytes();
     while let Some(byte) = bytes.next() {
@@ -168,5 +173,5 @@ fn percent_decode(raw: &str) -> Option<String> {
             decoded.push(byte);
         }
     }
-    String::from_utf8(decoded).ok()
+    String::from_utf8(decoded).ok().map(Cow::Owned)
 }

@@ -40,6 +40,12 @@ pub fn canonical_version(version: &str) -> Option<String> {
     Some(canonical)
 }
 
+/// Whether the text is what [`canonical_version`] makes of it.
+pub(crate) fn is_canonical_version(version: &str) -> bool {
+    parse(version)
+        .is_some_and(|parts| parts.short.is_empty() && matches!(parts.build, "" | "+incompatible"))
+}
+
 /// `v2` of `v2.1.0`.
 pub fn major(version: &str) -> Option<&str> {
     parse(version).map(|parts| &version[..=parts.major.len()])

@@ -123,8 +123,10 @@ text_type!(Query, InvalidQuery);
 impl Version {
     /// Checks that the text is the canonical name of a version.
     pub fn parse(version: &str) -> Result<Self, InvalidVersion> {
+        if semver::is_canonical_version(version) {
+            return Ok(Self(version.into()));
+        }
         match semver::canonical_version(version) {
-            Some(canonical) if canonical == version => Ok(Self(version.into())),
             Some(canonical) => {
                 Err(InvalidVersion::NotCanonical { version: version.to_owned(), canonical })
             }
