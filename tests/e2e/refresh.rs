@@ -129,6 +129,23 @@ async fn a_list_older_than_twice_its_ttl_is_waited_for_and_not_for_long() {
 }
 
 #[tokio::test]
+async fn a_source_that_hangs_costs_those_who_read_a_list_one_wait() {
+    let (world, setup, stoa) = with_list_of_age(130).await;
+    drop(stoa);
+    world.upstream.fault(format!("/{LIST}"), Fault::hang());
+    let stoa = setup.env("STOA_UPSTREAM_LIST_TIMEOUT", "60s").start();
+    assert_eq!(stoa.get(LIST).await.text(), OLD);
+    let started = Instant::now();
+    for _ in 0..20 {
+        let stale = stoa.get(LIST).await;
+        assert!(stale.header("warning").starts_with("110"), "{:?}", stale.headers);
+        assert_eq!(stale.text(), OLD);
+    }
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert_eq!(world.upstream.count(format!("/{LIST}")), 1);
+}
+
+#[tokio::test]
 async fn that_it_is_gone_is_newer_than_what_is_kept() {
     let (mut world, setup, stoa) = with_list_of_age(50).await;
     world.upstream.fault(format!("/{LIST}"), Fault::status(410).text("gone"));

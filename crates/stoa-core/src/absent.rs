@@ -55,6 +55,9 @@ const ABSENCE_KEPT: Duration = Duration::from_hours(24);
 /// How soon after an answer the same question is no new one: https clients ask twice after every 4xx.
 pub(crate) const ECHO: Duration = Duration::from_millis(500);
 
+/// How long it is remembered, beyond its verdict, that no source answered.
+const FAILURE_KEPT: Duration = Duration::from_mins(1);
+
 /// Bounded by the bytes it holds, not by a number of entries: names come from strangers and may be long.
 #[derive(Debug)]
 pub(crate) struct Verdicts {
@@ -110,7 +113,9 @@ struct Keep;
 impl Keep {
     fn of(known: &Known) -> Duration {
         let left = |absence: &Absence| ABSENCE_KEPT.saturating_sub(absence.age());
-        known.absence.as_ref().map_or(Duration::ZERO, left).max(known.verdict.keep)
+        let verdict = &known.verdict;
+        let failure = if verdict.error.is_outage() { FAILURE_KEPT } else { Duration::ZERO };
+        known.absence.as_ref().map_or(Duration::ZERO, left).max(verdict.keep + failure)
     }
 }
 
@@ -165,6 +170,14 @@ impl Verdicts {
     /// The last word of the sources, if it was that they do not have it; at most a day old.
     pub(crate) fn absence(&self, asked: &Asked) -> Option<Absence> {
         self.known(asked).1
+    }
+
+    /// Whether no source answered when they were last asked, a minute ago at most.
+    pub(crate) fn failed_lately(&self, asked: &Asked) -> bool {
+        self.cache.get(asked).is_some_and(|known| {
+            let Verdict { error, keep, .. } = &known.verdict;
+            error.is_outage() && known.verdict.age() < *keep + FAILURE_KEPT
+        })
     }
 
     /// An absence is also remembered as one, beyond `keep`.
@@ -276,11 +289,12 @@ mod tests {
         assert!(verdicts.recall(&asked).is_none() && remembered(&asked));
         verdicts.remember(&asked, &of(ErrorClass::Unavailable), moment);
         assert_eq!(verdicts.recall(&asked).unwrap().error.class, ErrorClass::Unavailable);
-        assert!(remembered(&asked));
+        assert!(remembered(&asked) && verdicts.failed_lately(&asked));
         verdicts.remember(&asked, &of(ErrorClass::Timeout), Duration::ZERO);
         assert!(verdicts.recall(&asked).is_none() && remembered(&asked));
+        assert!(verdicts.failed_lately(&asked));
         verdicts.forget(&asked);
-        assert!(!remembered(&asked));
+        assert!(!remembered(&asked) && !verdicts.failed_lately(&asked));
 
         for class in [ErrorClass::Mismatch, ErrorClass::Denied, ErrorClass::Corrupt] {
             verdicts.remember(&asked, &of(ErrorClass::NotFound), moment);

@@ -70,8 +70,10 @@ where
         self.flying.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    pub(crate) fn is_flying(&self, key: &K) -> bool {
-        self.flying.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
+    /// How long the flight of `key` is in the air, if it is.
+    pub(crate) fn age_of(&self, key: &K) -> Option<Duration> {
+        let flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
+        flying.get(key).map(Boarded::age)
     }
 
     /// Waits for the flight of `key`, and starts it with `work` when it is not in the air, at the client's cost.
@@ -86,7 +88,7 @@ where
 
     /// Who is about to start a flight pays for it, if it is a client; those who join one do not.
     pub(crate) fn pay(&self, key: &K) -> Result<(), Grounded> {
-        if self.is_flying(key) { Ok(()) } else { toll::pay() }
+        if self.age_of(key).is_some() { Ok(()) } else { toll::pay() }
     }
 
     /// Starts the flight of `key` with `work` when it is not in the air. It flies whether or not anybody waits.

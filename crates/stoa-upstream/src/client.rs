@@ -15,6 +15,7 @@ use crate::breaker::{BreakerStatus, Circuits, HostCounters, Use};
 use crate::client::body::{Answer as _, Counted, FileSink, MemorySink, Sink, Watch};
 use crate::client::budget::Budget;
 use crate::client::exchange::Http;
+use crate::client::names::{NameCounts, Names};
 use crate::client::passage::Passage;
 use crate::client::resolver::SystemResolver;
 use crate::client::rest::{Rest, Strong};
@@ -33,6 +34,7 @@ pub(crate) mod budget;
 pub(crate) mod directory;
 pub(crate) mod exchange;
 pub(crate) mod fault;
+pub(crate) mod names;
 mod passage;
 mod probe;
 pub(crate) mod requests;
@@ -143,14 +145,15 @@ impl Client {
         let netrc = Netrc::open(settings.netrc.clone())?;
         let credentials = Arc::new(Credentials::new(settings.credentials.clone(), netrc)?);
         let proxies = Arc::new(Proxies::new(&settings.proxy)?);
+        let names = Arc::new(Names::new(resolver, settings.name_ttl));
         let direct = DirectModules::new(
             &settings,
             Arc::clone(&credentials),
             Arc::clone(&proxies),
-            Arc::clone(&resolver),
+            Arc::clone(&names),
         )?;
         let guard = direct.as_ref().map(|direct| Arc::clone(direct.guard()));
-        let http = Http::new(&settings, credentials, proxies, guard, resolver)?;
+        let http = Http::new(&settings, credentials, proxies, guard, names)?;
         let circuits = Circuits::new(settings.breakers, settings.probe_pause);
         let Settings { connect_timeout, retries, backoff, stall_timeout, .. } = settings;
         let tries = retries.max(1);
@@ -167,6 +170,11 @@ impl Client {
     /// What was asked of every host so far, for each use, in a steady order.
     pub fn counters(&self) -> Vec<HostCounters> {
         self.inner.circuits.all().iter().map(|circuit| circuit.counted()).collect()
+    }
+
+    /// What was asked of the resolver.
+    pub fn names(&self) -> NameCounts {
+        self.inner.http.names().counts()
     }
 
     /// What git was run for; nothing if nothing is fetched from repositories.

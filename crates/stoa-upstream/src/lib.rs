@@ -78,6 +78,7 @@ pub use reqwest::dns;
 pub use crate::breaker::{BreakerState, BreakerStatus, HostCounters, Use};
 pub use crate::chain::{Chain, Entry, Step, Walk, deciding};
 pub use crate::client::body::Watch;
+pub use crate::client::names::NameCounts;
 pub use crate::client::{Bounds, Client, Destination, Downloaded};
 pub use crate::direct::{GitCommands, GitSettings, GitStatus};
 pub use crate::discovery::{GoVcs, InvalidGoVcs, Rules};

@@ -20,6 +20,8 @@ use crate::source::redacted;
 pub struct Settings {
     /// To resolve a name, connect and finish the TLS handshake, together.
     pub connect_timeout: Duration,
+    /// How long the addresses of a name are used before it is looked up anew.
+    pub name_ttl: Duration,
     /// How long a body may bring less than 4 KiB before it counts as stalled.
     pub stall_timeout: Duration,
     /// How often one request is tried, the first time included. 0 counts as 1.
@@ -60,6 +62,7 @@ impl Default for Settings {
         let instance_id = format!("{:016x}", RandomState::new().build_hasher().finish());
         Self {
             connect_timeout: Duration::from_secs(5),
+            name_ttl: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(20),
             retries: 3,
             backoff: Duration::from_millis(200),

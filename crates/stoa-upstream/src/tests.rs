@@ -8,6 +8,7 @@ mod credentials;
 mod direct;
 mod directory;
 mod http2;
+mod names;
 mod outgoing_proxy;
 mod redirects;
 mod resume;

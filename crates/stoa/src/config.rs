@@ -131,6 +131,7 @@ pub struct Upstream {
     pub goinsecure: Patterns,
     pub govcs: GoVcs,
     pub connect_timeout: Duration,
+    pub name_ttl: Duration,
     pub list_timeout: Duration,
     pub file_timeout: Duration,
     /// For a source that has another behind it over `|`.
@@ -407,6 +408,7 @@ impl Config {
                 goinsecure: Patterns::default(),
                 govcs: GoVcs::default(),
                 connect_timeout: no_time,
+                name_ttl: no_time,
                 list_timeout: no_time,
                 file_timeout: no_time,
                 alternative_timeout: no_time,

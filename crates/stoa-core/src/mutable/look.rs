@@ -6,7 +6,8 @@
 //! | up to twice the TTL | what is kept; a source is asked in the background, unless one failed just now |
 //! | beyond | a source is asked; what is kept, if none answers within [`PATIENCE`] |
 //!
-//! So whoever asks for what others ask for too never waits, and nobody is given what is older than twice its TTL while
+//! The wait is one look's, not each client's: who comes while it has lasted so long gets what is kept at once, and where
+//! a look has failed lately it is [`HASTE`]. So whoever asks for what others ask for too never waits, and nobody is given what is older than twice its TTL while
 //! a source answers. What nobody asks for is not looked after.
 //!
 //! The newest word of the sources counts. When a look finds that they do not have it any more, that is the answer,
@@ -34,6 +35,9 @@ use crate::toll;
 
 /// How long a client waits for a newer answer when there is a kept one and it did not ask for a fresh look.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// The same where the last look failed: long enough for a source that answers again, and nothing to speak of for those who
+/// read on while it does not.
+const HASTE: Duration = Duration::from_millis(300);
 /// How long a failed look keeps the next one away when there is something to answer meanwhile.
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
 /// Who wants a fresh look takes part in one that began so long ago at most.
@@ -110,9 +114,13 @@ impl Mirror {
         } else {
             let meanwhile = kept.is_some() || absence.is_some();
             let seen = Seen { kept: kept.as_ref().map(|kept| kept.fetched_at) };
+            let failed = self.inner.verdicts.failed_lately(&about);
+            let begun = self.inner.answers.age_of(&(key.clone(), stoas_of(wish.via)));
+            let patience =
+                if failed { HASTE } else { PATIENCE }.saturating_sub(begun.unwrap_or_default());
             let looking = self.look(key, meanwhile, (!forced).then_some(seen), wish.via);
             match &kept {
-                Some(kept) if !forced => match tokio::time::timeout(PATIENCE, looking).await {
+                Some(kept) if !forced => match tokio::time::timeout(patience, looking).await {
                     Ok(landed) => landed,
                     // The flight goes on; whoever asks next finds what it brings.
                     Err(_) => return Ok(stale(Arc::clone(kept))),
@@ -174,7 +182,7 @@ impl Mirror {
             if anew {
                 self.inner.client.look_anew(key.path()).await;
             }
-            if !self.inner.answers.is_flying(&(key.clone(), stoas_of(via))) {
+            if self.inner.answers.age_of(&(key.clone(), stoas_of(via))).is_none() {
                 toll::pay()?;
             }
             let flight = self.board(key, meanwhile, via, seen, None)?;

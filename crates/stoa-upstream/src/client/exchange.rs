@@ -11,7 +11,6 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use jiff::Timestamp;
 use reqwest::Response;
-use reqwest::dns::Resolve;
 use stoa_module::ErrorClass;
 use url::Url;
 
@@ -19,6 +18,7 @@ use crate::client::Encoding;
 use crate::client::body::Answer;
 use crate::client::budget::{Budget, Spent};
 use crate::client::fault;
+use crate::client::names::Names;
 use crate::client::requests::Builder;
 use crate::client::resolver::{PROGRESS, Progress};
 use crate::client::rest::{Rest, Strong, part};
@@ -50,6 +50,7 @@ pub(crate) struct Http {
     connect_timeout: Duration,
     max_redirects: usize,
     via: String,
+    names: Arc<Names>,
 }
 
 impl Http {
@@ -58,9 +59,9 @@ impl Http {
         credentials: Arc<Credentials>,
         proxies: Arc<Proxies>,
         guard: Option<Arc<Guard>>,
-        resolver: Arc<dyn Resolve>,
+        names: Arc<Names>,
     ) -> Result<Self, Error> {
-        let builder = Builder::new(settings, Arc::clone(&proxies), resolver)?;
+        let builder = Builder::new(settings, Arc::clone(&proxies), names.clone())?;
         let (client, is_trusting) = builder.build(|client| client)?;
         let (prober, _) = builder.build(|client| client.pool_max_idle_per_host(0))?;
         Ok(Self {
@@ -73,7 +74,12 @@ impl Http {
             connect_timeout: settings.connect_timeout,
             max_redirects: settings.max_redirects,
             via: via::entry(&settings.instance_id),
+            names,
         })
+    }
+
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
     }
 
     /// Our own entry of `Via`.
@@ -175,10 +181,19 @@ impl Http {
             }
             client.get(url.clone()).headers(headers).send().await
         };
+        let connected_to = self.proxies.find(url).unwrap_or(url).host_str().unwrap_or_default();
         let mut fault = match answer(sending, waiting, self.connect_timeout).await {
-            Ok(response) => return Ok(response),
+            Ok(response) => {
+                if let Some(address) = response.remote_addr() {
+                    self.names.answered(connected_to, address.ip());
+                }
+                return Ok(response);
+            }
             Err(fault) => fault,
         };
+        if fault.stage == Stage::Connect {
+            self.names.doubt(connected_to);
+        }
         if let Some(proxy) = self.proxies.find(url) {
             let host = proxy.host_str().unwrap_or_default();
             let port = proxy.port_or_known_default().unwrap_or_default();

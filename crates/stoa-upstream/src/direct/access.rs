@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use url::Url;
 
+use crate::client::names::Names;
 use crate::credentials::Credentials;
 use crate::direct::access::remote::{Remote, over_ssh};
 use crate::direct::access::ssh::ssh_command;
@@ -79,7 +80,7 @@ pub(crate) struct Access {
     rules: Arc<Rules>,
     credentials: Arc<Credentials>,
     proxies: Arc<Proxies>,
-    resolver: Arc<dyn Resolve>,
+    names: Arc<Names>,
     pages: Arc<Pages>,
     repositories: Repositories,
     ssh_keys: Vec<SshKey>,
@@ -114,7 +115,7 @@ impl Access {
         rules: Arc<Rules>,
         credentials: Arc<Credentials>,
         proxies: Arc<Proxies>,
-        resolver: Arc<dyn Resolve>,
+        names: Arc<Names>,
         pages: Arc<Pages>,
         repositories: Repositories,
     ) -> Result<Self, Error> {
@@ -130,7 +131,7 @@ impl Access {
             rules,
             credentials,
             proxies,
-            resolver,
+            names,
             pages,
             repositories,
             ssh_keys: settings.ssh_keys.clone(),
@@ -184,6 +185,7 @@ impl Access {
             (&remote, remote.host(), addresses.is_empty())
             && let Err(fault) = self.connect(host, port, &addresses).await
         {
+            self.names.doubt(host);
             self.repositories.hosts().is_silent(&env, &fault);
             return Err(fault);
         }
@@ -316,7 +318,7 @@ impl Access {
             Fault::new(ErrorClass::Unavailable, Stage::Dns, detail).hint(words::LOOK_AT_DNS)
         };
         let name = host.parse().map_err(|error| unresolved(&error))?;
-        let resolving = tokio::time::timeout(self.connect_timeout, self.resolver.resolve(name));
+        let resolving = tokio::time::timeout(self.connect_timeout, self.names.resolve(name));
         let found = resolving.await.map_err(|_| unresolved(&"timeout"))?;
         let found: Vec<IpAddr> =
             found.map_err(|error| unresolved(&error))?.map(|address| address.ip()).collect();

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use fs_err::tokio::File;
 use moka::sync::Cache;
-use reqwest::dns::Resolve;
 use stoa_module::{Artifact, ErrorClass, ModulePath, Request, Version};
 use tokio::io::AsyncSeekExt as _;
 use tokio::sync::Mutex;
@@ -14,6 +13,7 @@ use tokio::sync::Mutex;
 use crate::client::body::Answer;
 use crate::client::directory::Opened;
 use crate::client::fault;
+use crate::client::names::Names;
 use crate::client::requests::Builder;
 use crate::credentials::Credentials;
 use crate::direct::access::{Access, Grant};
@@ -76,7 +76,7 @@ impl DirectModules {
         settings: &Settings,
         credentials: Arc<Credentials>,
         proxies: Arc<Proxies>,
-        resolver: Arc<dyn Resolve>,
+        names: Arc<Names>,
     ) -> Result<Option<Self>, Error> {
         let Some(directory) = &settings.git_dir else { return Ok(None) };
         let environment = settings.environment.iter().cloned();
@@ -87,8 +87,8 @@ impl DirectModules {
         let guard = Guard::new(
             Arc::clone(&rules),
             Arc::clone(&proxies),
-            builder(Arc::clone(&resolver))?,
-            builder(Guard::resolver(Arc::clone(&resolver)))?,
+            builder(names.clone())?,
+            builder(Guard::resolver(names.clone()))?,
         );
         let guard = Arc::new(guard);
         let pages = Arc::new(Pages::new(settings, Arc::clone(&guard), Arc::clone(&credentials)));
@@ -97,7 +97,7 @@ impl DirectModules {
             Arc::clone(&rules),
             credentials,
             proxies,
-            resolver,
+            names,
             Arc::clone(&pages),
             repositories.clone(),
         )?;

@@ -67,8 +67,14 @@ async fn is_spoken_where_it_is_offered() {
         Client::new(Settings { ca_files: vec![file.path().to_owned()], ..settings() }).unwrap();
     let url = format!("https://{addr}");
     assert_eq!(get(&client, &url).await.unwrap(), "over h2");
-    let (one, other) = tokio::join!(get(&client, &url), get(&client, &url));
-    assert_eq!((one.unwrap(), other.unwrap()), ("over h2".into(), "over h2".into()));
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let (client, url) = (client.clone(), url.clone());
+        asking.spawn(async move { get(&client, &url).await });
+    }
+    for said in asking.join_all().await {
+        assert_eq!(said.unwrap(), "over h2");
+    }
     let failure = client.get(&source(&url), Use::Modules, "broken", &AMPLE, "").await.unwrap_err();
     // The reset may overtake the header.
     let shown = short(&failure).replace("body: ", "").replace("body", "http");

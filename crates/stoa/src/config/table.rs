@@ -239,6 +239,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         "How long a connection to an upstream may take",
     ),
     Setting::new(
+        "upstream.name-ttl",
+        "30s",
+        Kind::Age(|c, v| c.upstream.name_ttl = v),
+        "How long the addresses of an upstream's name are used; in use they are looked up anew before, without a wait, after a failed connection at once; for a day while the resolver fails",
+    ),
+    Setting::new(
         "upstream.list-timeout",
         "15s",
         Kind::Timeout(|c, v| c.upstream.list_timeout = v),

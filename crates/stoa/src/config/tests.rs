@@ -243,7 +243,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert!(upstream.goinsecure.is_empty() && sumdb.gonosumdb.is_empty());
     assert_eq!((upstream.connect_timeout, upstream.list_timeout), (seconds(5), seconds(15)));
     assert_eq!((upstream.file_timeout, upstream.alternative_timeout), (seconds(60), seconds(15)));
-    assert_eq!(upstream.stall_timeout, seconds(20));
+    assert_eq!((upstream.stall_timeout, upstream.name_ttl), (seconds(20), seconds(30)));
     assert_eq!((upstream.tries, upstream.max_redirects, upstream.max_concurrent), (3, 10, 64));
     assert_eq!((upstream.ca_files.len(), &upstream.netrc), (0, &None));
     assert_eq!(upstream.govcs, GoVcs::default());

@@ -31,6 +31,7 @@ pub(super) fn settings(config: &Config, git_dir: Option<PathBuf>) -> Settings {
     }
     Settings {
         connect_timeout: upstream.connect_timeout,
+        name_ttl: upstream.name_ttl,
         stall_timeout: upstream.stall_timeout,
         retries: upstream.tries,
         breakers: upstream.breaker,

@@ -83,8 +83,8 @@ fn access(variables: &[(&str, &str)], through: Option<&str>) -> Fixture {
     let environment = settings.environment.iter().cloned();
     let repositories =
         Repositories::new(directory.path(), settings.git.clone(), environment).unwrap();
-    let access =
-        Access::new(&settings, rules, credentials, proxies, Arc::new(Names), pages, repositories);
+    let names = Arc::new(crate::client::names::Names::new(Arc::new(Names), Duration::ZERO));
+    let access = Access::new(&settings, rules, credentials, proxies, names, pages, repositories);
     Fixture { access: access.unwrap(), _directory: directory }
 }
 

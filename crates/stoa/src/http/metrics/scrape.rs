@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 use stoa_core::Verifications;
 use stoa_store::{Counts, SpoolCounts};
-use stoa_upstream::{BreakerState, BreakerStatus, GitStatus, HostCounters};
+use stoa_upstream::{BreakerState, BreakerStatus, GitStatus, HostCounters, NameCounts};
 
 use crate::http::App;
 
@@ -36,6 +36,7 @@ pub(super) struct Snapshot {
     upstreams: Vec<HostCounters>,
     breakers: Vec<BreakerStatus>,
     git: GitStatus,
+    names: NameCounts,
     process: Option<Process>,
 }
 
@@ -55,6 +56,7 @@ impl Snapshot {
             upstreams: app.mirror.client().counters(),
             breakers: app.mirror.client().breakers(),
             git: app.mirror.client().git(),
+            names: app.mirror.client().names(),
             process: Process::read(app.started).ok(),
         }
     }
@@ -125,6 +127,7 @@ impl Collector for Snapshot {
         )?;
         self.encode_verifications(&mut page)?;
         self.encode_upstreams(&mut page)?;
+        self.encode_names(&mut page)?;
         self.encode_git(&mut page)?;
         if let Some(process) = &self.process {
             process.encode(&mut page)?;
@@ -220,6 +223,19 @@ impl Snapshot {
 }
 
 impl Snapshot {
+    /// Without hosts, as those of git.
+    fn encode_names(&self, page: &mut Page<'_>) -> fmt::Result {
+        let NameCounts { kept, looked_up, failed, stale } = self.names;
+        page.gauge("stoa_names", "Names of hosts whose addresses are kept", kept)?;
+        page.counter("stoa_name_lookups", "Names that the resolver was asked about", looked_up)?;
+        page.counter("stoa_name_lookups_failed", "Those that brought no address", failed)?;
+        page.counter(
+            "stoa_names_stale",
+            "Times that old addresses were used because the resolver brought none in time",
+            stale,
+        )
+    }
+
     /// Without hosts: a module's path names any host, and a private one's name stays here.
     fn encode_git(&self, page: &mut Page<'_>) -> fmt::Result {
         let GitStatus { remote, local, moved_tags } = self.git;
