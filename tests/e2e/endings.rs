@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::SqliteConnectOptions;
-use stoa_testkit::{FakeUpstream, Fault, Modules};
+use stoa_testkit::{FakeUpstream, Fault, Modules, require_git};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::direct_world::{Corp, GIT, processes};
 use crate::fixtures::{BASE, World, client, noise};
 use crate::stoa::{Setup, Stoa};
 use crate::tls::{PREFACE, ask_over_http2, http2, secured};
@@ -20,6 +21,9 @@ const DRAIN: Duration = Duration::from_millis(1200);
 const MARGIN: Duration = Duration::from_secs(10);
 /// Who waits for less than this waits for nothing that the drain bounds.
 const AT_ONCE: Duration = Duration::from_millis(900);
+
+/// Until what must happen by itself has happened.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// All that was asked is answered; or somebody is still owed something when the time is over.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,7 +67,7 @@ impl Scene {
 
 /// Waits until so many things are being fetched.
 async fn flying(stoa: &Stoa, kind: &str, flights: usize) {
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + PATIENCE;
     let line = format!("stoa_flights{{kind=\"{kind}\"}} ");
     loop {
         let page = stoa.get("metrics").await;
@@ -227,7 +231,7 @@ async fn of_upstreams() -> Vec<Scene> {
 }
 
 async fn until_logged(stoa: &Stoa, words: &str) {
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + PATIENCE;
     while !stoa.log().contains(words) {
         assert!(Instant::now() < until, "{words:?} is not logged");
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -326,4 +330,32 @@ async fn sigterm_amid_every_fault() {
     }
     wrong.retain(|it| !it.is_empty());
     assert!(wrong.is_empty(), "{} of {number}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// A git command that waits for its remote, with all that it has started, ends with the server.
+#[tokio::test]
+async fn git_does_not_outlive_the_server() {
+    if !require_git() {
+        return;
+    }
+    let corp = Corp::new();
+    corp.host(GIT, "lib", "lib").fault("*/info/refs*", Fault::hang());
+    let setup = patient(corp.setup());
+    let mut stoa = setup.start();
+    let waiting = tokio::spawn(client().get(format!("{}/{GIT}/lib/@v/list", stoa.url)).send());
+    let until = Instant::now() + PATIENCE;
+    while !processes(&setup, &stoa).iter().any(|line| line.contains("ls-remote")) {
+        assert!(Instant::now() < until, "git does not run");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let began = Instant::now();
+    stoa.terminate();
+    assert_eq!(stoa.wait().code(), Some(1));
+    assert!(began.elapsed() < DRAIN + MARGIN, "{:?}", began.elapsed());
+    let until = Instant::now() + PATIENCE;
+    while !processes(&setup, &stoa).is_empty() {
+        assert!(Instant::now() < until, "left behind: {:#?}", processes(&setup, &stoa));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    waiting.abort();
 }

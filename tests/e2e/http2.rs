@@ -112,7 +112,7 @@ async fn others_are_served(signed: &Signed, stoa: &Stoa) {
         let reply = client.get(format!("{}/{BASE}.mod", stoa.url)).send().await.unwrap();
         assert_eq!(reply.status(), 200);
     }
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     let peak = memory_kib(stoa, "VmHWM:");
     assert!(peak < MEMORY_KIB, "{peak} KiB");
 }
@@ -120,7 +120,6 @@ async fn others_are_served(signed: &Signed, stoa: &Stoa) {
 fn world() -> (World, Signed, Setup) {
     let world = World::new();
     let (signed, setup) = secured(world.setup());
-    let setup = setup.env("STOA_SERVER_WRITE_TIMEOUT", "500ms");
     (world, signed, setup)
 }
 
@@ -270,7 +269,7 @@ async fn more_streams_than_there_may_be() {
 #[tokio::test]
 async fn pings_whose_answers_nobody_reads() {
     let (_world, signed, setup) = world();
-    let stoa = setup.start();
+    let stoa = setup.env("STOA_SERVER_WRITE_TIMEOUT", "500ms").start();
     // With little room, so that it is soon full.
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(8 << 10).unwrap();
