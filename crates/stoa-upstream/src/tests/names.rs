@@ -1,6 +1,6 @@
 //! Names with several addresses, names that move, and a resolver that fails, as a client meets them.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -24,8 +24,12 @@ struct Book {
 
 impl Book {
     fn says(self: &Arc<Self>, last_bytes: &[u8]) -> Arc<Self> {
-        let address = |&last: &u8| SocketAddr::new(ip(last), 0);
-        *self.addresses.lock().unwrap() = Some(last_bytes.iter().map(address).collect());
+        self.says_addresses(last_bytes.iter().map(|&last| ip(last)))
+    }
+
+    fn says_addresses(self: &Arc<Self>, all: impl IntoIterator<Item = IpAddr>) -> Arc<Self> {
+        let all = all.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect();
+        *self.addresses.lock().unwrap() = Some(all);
         Arc::clone(self)
     }
 
@@ -68,15 +72,18 @@ async fn host(last: u8, port: u16, says: &'static str) -> (u16, JoinHandle<()>) 
 }
 
 /// Says no word to those who connect, not even a refusal, as behind a firewall that drops packets.
-async fn silent(last: u8, port: u16) -> (TcpListener, Vec<TcpStream>) {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind((ip(last), port).into()).unwrap();
-    let (listener, mut waiting) = (socket.listen(0).unwrap(), Vec::new());
-    let connect = || timeout(Duration::from_millis(100), TcpStream::connect((ip(last), port)));
+///
+/// # Errors
+/// The machine has no such address.
+async fn silent(ip: IpAddr, port: u16) -> std::io::Result<(TcpListener, Vec<TcpStream>)> {
+    let socket = if ip.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.bind((ip, port).into())?;
+    let (listener, mut waiting) = (socket.listen(0)?, Vec::new());
+    let connect = || timeout(Duration::from_millis(100), TcpStream::connect((ip, port)));
     while let Ok(connected) = connect().await {
-        waiting.push(connected.unwrap());
+        waiting.push(connected?);
     }
-    (listener, waiting)
+    Ok((listener, waiting))
 }
 
 #[tokio::test]
@@ -92,7 +99,7 @@ async fn an_address_that_refuses_is_passed_over() {
 #[tokio::test]
 async fn an_address_that_is_silent_costs_its_share_of_the_wait_once() {
     let (port, _served) = host(3, 0, "found").await;
-    let _silent = silent(4, port).await;
+    let _silent = silent(ip(4), port).await.unwrap();
     let book = Arc::<Book>::default().says(&[4, 3]);
     let settings = Settings { connect_timeout: Duration::from_secs(4), ..settings() };
     let client = Client::with_resolver(settings, book.clone()).unwrap();
@@ -108,6 +115,23 @@ async fn an_address_that_is_silent_costs_its_share_of_the_wait_once() {
         assert!(next < Duration::from_secs(1), "{next:?}");
     }
     assert_eq!(book.asked(), 1);
+}
+
+/// Happy eyeballs (RFC 8305): another family does not wait for the first to be given up.
+#[tokio::test]
+async fn a_silent_family_costs_a_moment() {
+    let (port, _served) = host(3, 0, "found").await;
+    let v6 = IpAddr::from(Ipv6Addr::LOCALHOST);
+    let Ok(_silent) = silent(v6, port).await else {
+        eprintln!("SKIPPED: no IPv6 here");
+        return;
+    };
+    let book = Arc::<Book>::default().says_addresses([v6, ip(3)]);
+    let client = Client::with_resolver(settings(), book).unwrap();
+    let began = Instant::now();
+    assert_eq!(get(&client, &format!("http://up.test:{port}")).await.unwrap(), "found");
+    // A third of its share of the wait, which is ten seconds.
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
