@@ -27,6 +27,7 @@ mod fixtures;
 mod floods;
 mod go;
 mod go_classes;
+mod hedge;
 mod http2;
 mod listen;
 mod matrix;

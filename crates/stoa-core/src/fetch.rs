@@ -2,12 +2,12 @@
 
 mod course;
 mod download;
+mod hedge;
 mod record;
 mod stored;
 
 use std::fmt;
 use std::io::Read as _;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -26,6 +26,7 @@ use crate::answer::Wish;
 use crate::error::Error;
 use crate::fetch::course::{Course, Streaming};
 use crate::fetch::download::Wanted;
+use crate::fetch::hedge::{Obtained, Obtaining, Raced};
 use crate::fetch::record::Record;
 use crate::inspectors::Unfinished;
 use crate::mirror::{Arrived, Mirror, asked_artifact};
@@ -76,7 +77,7 @@ struct Asking<'a> {
     artifact: Artifact,
     chain: &'a Chain,
     via: &'a str,
-    streaming: Option<Streaming<'a>>,
+    announcer: &'a Arc<ArtifactAnnouncer>,
 }
 
 impl Mirror {
@@ -130,21 +131,44 @@ impl Mirror {
         via: &str,
         announcer: &Arc<ArtifactAnnouncer>,
     ) -> Result<Arrived, Error> {
-        let settings = &self.inner.settings;
         let chain = self.inner.policy.careful_chain(module.path());
         let mut record = self.wanted_record(module, artifact)?;
+        let asking = Asking { module, artifact, chain: &chain, via, announcer };
         let mut walk = chain.walk();
+        // Of the next step, where it was asked beside the present one.
+        let (mut begun, mut failed) = (None, None);
         while let Some(step) = walk.next() {
-            let header = settings.bound(settings.file_timeout, step.has_alternative);
+            if let Some(failure) = failed.take() {
+                walk.failed(failure);
+                continue;
+            }
             // Whoever is behind an address has been told the name already. A repository is looked for first: what is
             // nowhere is not told to the database, as by the go command.
             if matches!(step.source, Source::Http(_) | Source::File(_)) {
                 record.look_up(module, &chain, via);
             }
-            let streaming = self.streaming(module, artifact, announcer);
-            let asking = Asking { module, artifact, chain: &chain, via, streaming };
-            let attempt = self.fetch_from(step.source, header, asking, &mut record);
-            match attempt.await {
+            let was_begun = begun.is_some();
+            let mut obtaining = begun.take().unwrap_or_else(|| self.obtaining(step, asking));
+            if let Some(beside) = self.beside(&walk, step).filter(|_| !was_begun) {
+                match self.race(obtaining, (step.source, beside), asking).await {
+                    Raced::Present(present, failure) => (obtaining, failed) = (present, failure),
+                    Raced::Behind(behind, Some(failure)) => {
+                        walk.failed(failure);
+                        begun = Some(behind);
+                        continue;
+                    }
+                    Raced::Behind(behind, None) => {
+                        match self.fetch_from(beside.0.source, behind, asking, &mut record).await {
+                            Ok(arrived) => return Ok(arrived),
+                            Err(Stop::All(error)) => return Err(error),
+                            Err(Stop::Source(failure)) => failed = Some(failure),
+                        }
+                        // Then it has to be this one, and there is nothing better to do than wait.
+                        obtaining = self.obtaining(step, asking);
+                    }
+                }
+            }
+            match self.fetch_from(step.source, obtaining, asking, &mut record).await {
                 Ok(arrived) => return Ok(arrived),
                 Err(Stop::All(error)) => return Err(error),
                 Err(Stop::Source(failure)) => walk.failed(failure),
@@ -179,13 +203,13 @@ impl Mirror {
     async fn fetch_from(
         &self,
         source: &Source,
-        header: Duration,
+        obtaining: Obtaining<'_>,
         asking: Asking<'_>,
         record: &mut Record,
     ) -> Result<Arrived, Stop> {
-        let Asking { module, artifact, streaming, .. } = asking;
-        let course = Course::new(streaming, source.to_string());
-        let attempt = self.attempt(source, header, asking, record, &course).await;
+        let Asking { module, artifact, .. } = asking;
+        let course = Arc::clone(&obtaining.course);
+        let attempt = self.attempt(source, obtaining, asking, record).await;
         match &attempt {
             Ok(arrived) => course.release(arrived),
             Err(stop) if course.break_off(stop.class()) => {
@@ -199,15 +223,15 @@ impl Mirror {
         attempt
     }
 
-    async fn attempt(
+    /// The file, whatever is in it.
+    async fn obtain(
         &self,
         source: &Source,
         header: Duration,
         asking: Asking<'_>,
-        record: &mut Record,
-        course: &Arc<Course>,
-    ) -> Result<Arrived, Stop> {
-        let Asking { module, artifact, chain, via, .. } = asking;
+        course: Arc<Course>,
+    ) -> Obtained {
+        let Asking { module, artifact, via, .. } = asking;
         let settings = &self.inner.settings;
         let max_bytes = match artifact {
             Artifact::Info => settings.max_info_bytes,
@@ -218,23 +242,35 @@ impl Mirror {
         let asked = asked_artifact(module, artifact);
         let path = module.escaped_file(artifact);
         let client = &self.inner.client;
-        let place = self.inner.permits.place(client, source, &path, header).await?;
+        let _place = self.inner.permits.place(client, source, &path, header).await?;
         let wanted = Wanted { path: &path, artifact, bounds, via, asked: &asked };
-        let (downloaded, mut temporary) = {
-            let mut downloading = pin!(self.download(source, &wanted, course));
-            loop {
-                if record.can_judge(artifact) {
-                    course.may_be_judged();
-                    break downloading.await;
-                }
-                tokio::select! {
-                    biased;
-                    done = &mut downloading => break done,
-                    () = record.lands() => {}
-                }
+        course.asks();
+        let done = self.download(source, &wanted, &course).await;
+        if let Some(took) = course.took() {
+            self.inner.latencies.note(source.host(), took);
+        }
+        done
+    }
+
+    async fn attempt(
+        &self,
+        source: &Source,
+        Obtaining { course, work: mut downloading }: Obtaining<'_>,
+        asking: Asking<'_>,
+        record: &mut Record,
+    ) -> Result<Arrived, Stop> {
+        let Asking { module, artifact, chain, via, .. } = asking;
+        let (downloaded, mut temporary) = loop {
+            if record.can_judge(artifact) {
+                course.may_be_judged();
+                break downloading.await;
+            }
+            tokio::select! {
+                biased;
+                done = &mut downloading => break done,
+                () = record.lands() => {}
             }
         }?;
-        drop(place);
         let h1 = match self.inspect(source, module, artifact, &mut temporary).await {
             Ok(h1) => h1,
             Err(Stop::Source(failure)) => {

@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::flight::{Flights, MOST_FLIGHTS};
 use crate::growing::{Growing, Reader};
 use crate::inspectors::Inspectors;
+use crate::latencies::Latencies;
 use crate::mutable::Kept;
 use crate::permits::Permits;
 use crate::policy::{Policy, is_toolchain};
@@ -103,6 +104,8 @@ pub(crate) struct Inner {
     /// Zips that were broken off a moment ago while they were being sent.
     pub broken_off: Cache<ModuleVersion, ()>,
     pub permits: Permits,
+    /// Of files, by the sources' hosts.
+    pub latencies: Latencies,
     pub inspectors: Inspectors,
     /// Versions whose content was other than what was first seen of them.
     pub conflicts: AtomicU64,
@@ -132,6 +135,7 @@ impl Mirror {
                 .time_to_live(HELD_BACK)
                 .build(),
             permits: Permits::new(settings.max_concurrent),
+            latencies: Latencies::default(),
             later: Later::default(),
             toll: (settings.misses_per_client > 0).then(|| Toll::new(settings.misses_per_client)),
             inspectors: Inspectors::new(settings.verify_concurrency)?,

@@ -30,11 +30,22 @@ pub struct Settings {
     pub max_concurrent: usize,
     /// What one client may have looked for elsewhere in a second; 0 is no bound.
     pub misses_per_client: u32,
+    /// When a file is asked of the next source too.
+    pub hedge: Hedge,
     /// Zips inspected and hashed at once.
     pub verify_concurrency: usize,
     /// How long a download waits for its checksum record before it is handed out unverified, where nobody can be asked;
     /// none if that never happens.
     pub serve_unverified_after: Option<Duration>,
+}
+
+/// When the source behind one over `|` is asked beside it, because it has not answered yet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Hedge {
+    Never,
+    /// After longer than that source nearly always takes.
+    Usual,
+    After(Duration),
 }
 
 impl Settings {

@@ -82,16 +82,28 @@ impl<'c> Iterator for Walk<'c> {
                 return None;
             }
         }
-        let entry = self.entries.get(self.taken)?;
-        let behind = self.entries.get(self.taken + 1);
-        let has_alternative = entry.separator == Separator::Pipe
-            && behind.is_some_and(|b| !matches!(b.source, Source::Off));
+        let step = self.step(self.taken)?;
         self.taken += 1;
-        Some(Step { source: &entry.source, has_alternative })
+        Some(step)
     }
 }
 
-impl Walk<'_> {
+impl<'c> Walk<'c> {
+    fn step(&self, index: usize) -> Option<Step<'c>> {
+        let entry = self.entries.get(index)?;
+        let behind = self.entries.get(index + 1);
+        let has_alternative = entry.separator == Separator::Pipe
+            && behind.is_some_and(|b| !matches!(b.source, Source::Off));
+        Some(Step { source: &entry.source, has_alternative })
+    }
+
+    /// The step behind the present one, whatever becomes of that: over `|`. After a comma it must not be asked before the
+    /// present one has said that it has nothing.
+    pub fn beside(&self) -> Option<Step<'c>> {
+        let present = self.entries.get(self.taken.checked_sub(1)?)?;
+        if present.separator == Separator::Pipe { self.step(self.taken) } else { None }
+    }
+
     /// Reports that the source of the last step failed.
     pub fn failed(&mut self, failure: Failure) {
         self.failures.push(failure);
@@ -280,6 +292,28 @@ mod tests {
         check("https://a.test,https://b.test|direct", &[false, true, false]);
         check("https://a.test|off", &[false, false]);
         check("https://a.test|", &[false]);
+    }
+
+    #[test]
+    fn who_may_be_asked_beside_the_present_one() {
+        let check = |list: &str, expected: &[Option<&str>]| {
+            let chain = chain(list);
+            let mut walk = chain.walk();
+            assert!(walk.beside().is_none(), "nobody is asked yet");
+            let mut found = Vec::new();
+            while let Some(step) = walk.next() {
+                found.push(walk.beside().map(|step| step.source.host().to_owned()));
+                walk.failed(failure(step.source, NotFound));
+            }
+            let found: Vec<_> = found.iter().map(Option::as_deref).collect();
+            assert_eq!(found, expected, "{list}");
+        };
+        check("https://a.test", &[None]);
+        check("https://a.test|", &[None]);
+        check("https://a.test,https://b.test", &[None, None]);
+        check("https://a.test|https://b.test", &[Some("b.test"), None]);
+        check("https://a.test|https://b.test,https://c.test", &[Some("b.test"), None, None]);
+        check("https://a.test,https://b.test|direct", &[None, Some("direct"), None]);
     }
 
     #[test]

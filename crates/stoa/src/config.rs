@@ -39,7 +39,7 @@ pub(crate) use self::show::flags;
 pub use self::show::{reference, template};
 use self::table::{SETTINGS, Setting};
 use self::value::Raw;
-pub use self::value::{ListenAddress, LogFormat, OnUnreachable};
+pub use self::value::{Hedge, ListenAddress, LogFormat, OnUnreachable};
 use crate::cli;
 
 /// The system's settings file, read when the working directory has none.
@@ -138,6 +138,7 @@ pub struct Upstream {
     pub alternative_timeout: Duration,
     /// Between two reads of a body.
     pub stall_timeout: Duration,
+    pub hedge: Hedge,
     /// At least 1.
     pub tries: u32,
     /// Whether a dead upstream is left alone.
@@ -413,6 +414,7 @@ impl Config {
                 file_timeout: no_time,
                 alternative_timeout: no_time,
                 stall_timeout: no_time,
+                hedge: Hedge::Off,
                 tries: 0,
                 breaker: false,
                 probe_pause: no_time,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use stoa_core::{Database, DatabaseSettings, Mirror, Policy, Route, Settings};
+use stoa_core::{Database, DatabaseSettings, Hedge, Mirror, Policy, Route, Settings};
 use stoa_module::ProxyList;
 use stoa_store::Store;
 use stoa_sumdb::GoSumDb;
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::command_socket;
-use crate::config::{Config, Listen, OnUnreachable};
+use crate::config::{self, Config, Listen, OnUnreachable};
 use crate::http::door::Door;
 use crate::http::ready::ReadyAnswers;
 use crate::http::{App, Site, admin_door, cleartext_door, door};
@@ -279,6 +279,11 @@ async fn mirror(config: &Config, store: Store, client: Client) -> anyhow::Result
         alternative_timeout: upstream.alternative_timeout,
         max_zip_bytes: config.limits.zip_size,
         hold_bytes: config.limits.hold_size,
+        hedge: match upstream.hedge {
+            config::Hedge::Off => Hedge::Never,
+            config::Hedge::Auto => Hedge::Usual,
+            config::Hedge::After(after) => Hedge::After(after),
+        },
         max_mod_bytes: config.limits.mod_size,
         max_info_bytes: config.limits.info_size,
         max_list_bytes: config.limits.list_size,

@@ -2,10 +2,12 @@
 
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use stoa_module::ErrorClass;
 use stoa_store::OpenFile;
 use stoa_upstream::Watch;
+use tokio::sync::Notify;
 
 use crate::flight::Announcer;
 use crate::growing::{Grower, Growing};
@@ -27,7 +29,10 @@ pub(super) struct Streaming<'a> {
 
 /// One download.
 #[derive(Debug)]
-pub(super) struct Course(Mutex<State>);
+pub(super) struct Course {
+    state: Mutex<State>,
+    begun: Notify,
+}
 
 #[derive(Debug)]
 struct State {
@@ -37,6 +42,9 @@ struct State {
     source: String,
     /// The file that is written, while it is one on the disk.
     file: Option<Arc<OpenFile>>,
+    asked: Instant,
+    /// From then to the beginning of the first answer.
+    took: Option<Duration>,
     length: Option<u64>,
     bytes: u64,
     /// There is something to compare it with, or nothing that it must be compared with.
@@ -46,20 +54,38 @@ struct State {
 
 impl Course {
     pub(super) fn new(streaming: Option<Streaming<'_>>, source: String) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State {
+        let state = Mutex::new(State {
             announcer: streaming.map(|streaming| Arc::clone(streaming.announcer)),
             hold: streaming.map_or(u64::MAX, |streaming| streaming.hold),
             source,
             file: None,
+            asked: Instant::now(),
+            took: None,
             length: None,
             bytes: 0,
             may_be_judged: false,
             grower: None,
-        })))
+        });
+        Arc::new(Self { state, begun: Notify::new() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its source is asked now.
+    pub(super) fn asks(&self) {
+        self.state().asked = Instant::now();
+    }
+
+    /// How long the source took to begin its answer, if it did.
+    pub(super) fn took(&self) -> Option<Duration> {
+        self.state().took
+    }
+
+    /// Completes when the source has begun its answer; for one who waits.
+    pub(super) async fn begun(&self) {
+        self.begun.notified().await;
     }
 
     /// The body goes into this file from now on; none is not to be read before it is whole.
@@ -129,7 +155,9 @@ impl State {
 
 impl Watch for Course {
     fn begins(&self, length: Option<u64>) -> bool {
+        self.begun.notify_one();
         let mut state = self.state();
+        state.took = state.took.or(Some(state.asked.elapsed()));
         (state.length, state.bytes) = (length, 0);
         state.announcer.is_some()
             && state.file.is_some()

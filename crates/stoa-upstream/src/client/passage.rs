@@ -10,7 +10,7 @@ use crate::breaker::{Circuit, Question, Refusal, Trial, Use};
 use crate::client::budget::Budget;
 use crate::client::fault;
 use crate::client::{Inner, probe};
-use crate::failure::{Failure, Fault, span};
+use crate::failure::{Failure, Fault, Stage, span};
 use crate::source::{Base, Source};
 
 /// Less time than this is too little to be suspicious of a host.
@@ -83,12 +83,23 @@ impl<'r> Passage<'r> {
             }
             std::future::pending().await
         };
+        let mut dropped = Dropped(may_suspect.then(|| {
+            let given_up = Failed {
+                sign: Sign::Silence,
+                about: self.used_for.about(self.path).to_owned(),
+                question: self.question(),
+                began: self.began,
+                reason: Reason { stage: Stage::Http, detail: String::new() },
+            };
+            (Arc::clone(self.client), Arc::clone(&self.circuit), given_up)
+        }));
         let outcome = tokio::select! {
             biased;
             outcome = ask => outcome,
             refusal = self.circuit.mute() => Err(self.given_up(&refusal)),
             never = watching => never,
         };
+        dropped.0 = None;
         let is_answer = match &outcome {
             Ok(_) => true,
             Err(fault) => fault::sign(fault, self.began.elapsed(), connecting) == Sign::Answer,
@@ -134,5 +145,22 @@ impl<'r> Passage<'r> {
 
     fn question(&self) -> Question {
         Question { base: self.base.clone(), path: self.path.to_owned() }
+    }
+}
+
+/// What to ask about when nobody waits for an answer any more, because another source's came first: a host that is dead
+/// must be found out all the same.
+struct Dropped(Option<(Arc<Inner>, Arc<Circuit>, Failed<Question>)>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        let Some((client, circuit, mut given_up)) = self.0.take() else { return };
+        let (began, waited) = (given_up.began, given_up.began.elapsed());
+        // Not at the end of the process.
+        let lives = tokio::runtime::Handle::try_current().is_ok();
+        if lives && waited >= LEAST_PATIENCE && circuit.suspect(began) {
+            given_up.reason.detail = format!("no answer within {}", span(waited));
+            probe::confirm_after(&client, &circuit, given_up);
+        }
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crate::breaker::state::{Change, Reason, Sign};
+use crate::breaker::state::{Change, Failed, Reason, Sign};
 use crate::breaker::{Circuit, Question};
 use crate::client::Inner;
 use crate::client::budget::Budget;
@@ -26,6 +26,29 @@ pub(crate) fn confirm(
         let began = Instant::now();
         let (sign, reason) = ask(&client, &circuit, &question, true, bound).await;
         let change = circuit.confirmed(began, question, sign, reason);
+        if let Change::Opened(opening) = change {
+            watch(&client, &circuit, opening);
+        }
+    });
+}
+
+/// The same because of a request that nobody waits for any more. Its own silence says nothing, since it had no time to be
+/// answered; together with that of the neutral question it does.
+pub(crate) fn confirm_after(
+    client: &Arc<Inner>,
+    circuit: &Arc<Circuit>,
+    given_up: Failed<Question>,
+) {
+    let (client, circuit) = (Arc::clone(client), Arc::clone(circuit));
+    tokio::spawn(async move {
+        let (began, bound) = (Instant::now(), client.connect_timeout * 2);
+        let question = given_up.question.clone();
+        let (sign, reason) = ask(&client, &circuit, &question, true, bound).await;
+        let is_silent = sign == Sign::Silence;
+        let mut change = circuit.confirmed(began, question, sign, reason);
+        if is_silent && matches!(change, Change::None) {
+            change = circuit.failed(given_up, false);
+        }
         if let Change::Opened(opening) = change {
             watch(&client, &circuit, opening);
         }

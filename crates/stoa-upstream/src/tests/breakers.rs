@@ -351,3 +351,27 @@ async fn a_connection_that_was_cut_off_silently_is_no_dead_host() {
     assert_eq!(only(&client).state, BreakerState::Closed);
     assert_eq!((server.connections(), counted(&client, Use::Modules).probes), (2, 1));
 }
+
+/// Another source's answer came first: nobody waits for this one, and it is found out all the same.
+#[tokio::test]
+async fn a_silent_host_that_is_passed_over_is_found_out() {
+    let server = Server::start(|_, _| vec![Do::Stall]).await;
+    let client = Client::new(lazy()).unwrap();
+    let at = source(&server.url());
+    let asking = client.get(&at, Use::Modules, "a.test/m/@v/list", &AMPLE, "");
+    assert!(tokio::time::timeout(BOUND, asking).await.is_err());
+    until("it is left alone", || only(&client).state != BreakerState::Closed).await;
+    let targets: Vec<String> =
+        server.asked().iter().map(|asked| asked.target().to_owned()).collect();
+    assert_eq!(targets[0], "/a.test/m/@v/list");
+    assert!(targets[1..].iter().all(|target| !target.contains("a.test")), "{targets:?}");
+
+    // One that was given no time is not suspected.
+    let server = Server::start(|_, _| vec![Do::Stall]).await;
+    let client = Client::new(lazy()).unwrap();
+    let at = source(&server.url());
+    let asking = client.get(&at, Use::Modules, "a.test/m/@v/list", &AMPLE, "");
+    assert!(tokio::time::timeout(Duration::from_millis(50), asking).await.is_err());
+    let counted = counted(&client, Use::Modules);
+    assert_eq!(counted.probes, 0);
+}

@@ -16,7 +16,7 @@ use super::git::{self, SecretFile};
 use super::listen::{Listen, TrustedProxies, path_prefix, unix_mode};
 use super::places::Places;
 use super::show::{quote, quote_list, redact};
-use super::value::{LogFormat, OnUnreachable, Raw, check_log_level};
+use super::value::{Hedge, LogFormat, OnUnreachable, Raw, check_log_level};
 
 /// How a value is written, what it is checked for, and the field it goes into.
 pub(super) enum Kind {
@@ -63,6 +63,7 @@ pub(super) enum Kind {
     SecretFile(fn(&mut Config, Option<SecretFile>)),
     SumDb(fn(&mut Config, GoSumDb)),
     OnUnreachable(fn(&mut Config, OnUnreachable)),
+    Hedge(fn(&mut Config, Hedge)),
     LogFormat(fn(&mut Config, LogFormat)),
     LogLevel(fn(&mut Config, String)),
 }
@@ -271,6 +272,11 @@ impl Kind {
                 set(config, OnUnreachable::parse(&text)?);
                 Ok(quote(&text))
             }
+            Self::Hedge(set) => {
+                let text = raw.text()?;
+                set(config, Hedge::parse(text.trim())?);
+                Ok(quote(&text))
+            }
             Self::LogFormat(set) => {
                 let text = raw.text()?;
                 set(config, LogFormat::parse(&text)?);
@@ -314,6 +320,7 @@ impl Kind {
             Self::Secret(_) => "secret".to_owned(),
             Self::SumDb(_) => "GOSUMDB".to_owned(),
             Self::OnUnreachable(_) => "refuse or serve".to_owned(),
+            Self::Hedge(_) => "off, auto or a duration".to_owned(),
             Self::LogFormat(_) => "text or json".to_owned(),
             Self::LogLevel(_) => "log filter".to_owned(),
         }

@@ -269,6 +269,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         "How long a download may stand still; a whole download has no bound",
     ),
     Setting::new(
+        "upstream.hedge",
+        "off",
+        Kind::Hedge(|c, v| c.upstream.hedge = v),
+        "When a file of a version is asked of the proxy behind | too, because the one before it has not begun to answer: after a time, or with auto when that takes longer than it usually does; the first answer wins",
+    ),
+    Setting::new(
         "upstream.tries",
         "3",
         Kind::Count { least: 1, most: 10, set: |c, v| c.upstream.tries = v as u32 },

@@ -80,6 +80,7 @@ fn samples(setting: &Setting) -> [&'static str; 3] {
         Kind::Secret(_) => ["hunter1", "hunter2", "hunter3"],
         Kind::SumDb(_) => ["sum.golang.google.cn", "sum.golang.org https://sum.example.com", "off"],
         Kind::OnUnreachable(_) => ["serve", "refuse", "serve"],
+        Kind::Hedge(_) => ["auto", "2s", "500ms"],
         Kind::LogFormat(_) => ["json", "text", "json"],
         Kind::LogLevel(_) => ["debug", "warn,stoa=trace", "off"],
     }
@@ -256,6 +257,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(sumdb.gosumdb, GoSumDb::parse("sum.golang.org").unwrap());
     assert_eq!((sumdb.timeout, sumdb.serve_after), (seconds(60), seconds(5)));
     assert_eq!(sumdb.on_unreachable, OnUnreachable::Refuse);
+    assert_eq!(upstream.hedge, Hedge::Off);
     assert_eq!((cache.list_ttl, cache.negative_ttl), (seconds(60), seconds(60)));
     assert_eq!((cache.negative_version_ttl, cache.negative_memory), (seconds(10), 8 << 20));
     assert_eq!((limits.zip_size, limits.mod_size), (500 << 20, 16 << 20));

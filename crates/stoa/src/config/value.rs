@@ -261,6 +261,29 @@ impl OnUnreachable {
     }
 }
 
+/// When the next source is asked beside one that has not answered yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hedge {
+    Off,
+    /// When it takes longer than it usually does.
+    Auto,
+    After(Duration),
+}
+
+impl Hedge {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            "auto" => Ok(Self::Auto),
+            _ => match duration(text) {
+                Ok(after) if !after.is_zero() => Ok(Self::After(after)),
+                Ok(_) => Err(format!("{text:?} is no wait at all: write off, auto or 2s")),
+                Err(_) => Err(format!("{text:?} is none of these: write off, auto or 2s")),
+            },
+        }
+    }
+}
+
 /// Checks a tracing filter. A word that is no level would be taken for the name of a part of the
 /// program, and `inof` would silence the log: such a word is refused.
 pub(super) fn check_log_level(text: &str) -> Result<(), String> {
