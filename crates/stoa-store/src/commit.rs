@@ -4,27 +4,34 @@
 //!
 //! | step | after a kill | after a power cut, in addition |
 //! |---|---|---|
-//! | 1 the body is in `cache/tmp`, synced | a leftover, swept at the next open | the leftover may be torn |
+//! | 1 the body is in `cache/tmp` | a leftover, swept at the next open | the leftover may be torn |
 //! | 2 directories made | empty directories | they may be gone |
-//! | 3 the new sidecar is in `cache/tmp`, synced | a second leftover | it may be torn |
-//! | 4 the body renamed to its name (which is another one while it is unverified, see `layout`) | a whole file without a sidecar entry, or with the entry of the damaged one it replaced: no hit unless the sizes are equal, and the next commit renames over it | the name may still be missing |
-//! | 5 the sidecar renamed to its name | a hit, from here on | either name may be missing: a name without an entry is step 4, an entry without its file (or with a file of another size) is a miss, healed by the next commit of the same bytes |
-//! | 6 `.ziphash`, `list` renamed | one of them may be missing or old | they may be torn: they are not synced |
-//! | 7 the directory and each parent that gained a directory synced | the commit is durable | nothing |
+//! | 3 the new sidecar is in `cache/tmp` | a second leftover | it may be torn |
+//! | 4 the body renamed to its name (which is another one while it is unverified, see `layout`) | a whole file without a sidecar entry, or with the entry of the damaged one it replaced: no hit unless the sizes are equal, and the next commit renames over it | the name may be missing, or have a torn file: neither has an entry |
+//! | 5 the sidecar renamed to its name | a hit, from here on, once it is settled | the sidecar may be missing, torn (a miss) or the older one; the body may be missing or torn, which settling finds out: a miss, healed by the next commit of the same bytes |
+//! | 6 `.ziphash`, `list` renamed | one of them may be missing or old | they may be torn |
+//! | 7 what was written is remembered for the next flush | | the same |
 //! | 8 the index row queued | the row may be missing | |
+//! | 9 a flush (within `store.flush-interval`): body, sidecar, `.ziphash`, `list`, the directory, each parent that gained a directory, then the mark | the commit is durable when all but the mark is; it is settled all the same when the mark is not | nothing is lost from here on |
 //!
-//! The bytes of a body and of a sidecar are on disk before the name is (1 before 4, 3 before 5), so no name ever shows torn
-//! bytes: a sidecar is the old one or the new one, whole. What steps 6 and 8 leave behind follows from the sidecars and is
-//! repaired from them: a stop that is not clean leaves no clean mark (see [`crate::index`]), and then every `list`, every
-//! `.ziphash` and the index are compared with the sidecars at the next open, and each list before its first use.
+//! Nothing waits for the disk in steps 1 to 8, so up to 9 a power cut may leave a name without its bytes: empty, short, or
+//! zeros. So every sidecar names its *batch* (see `batches`). After a stop that was not clean, a sidecar of a batch that is
+//! not known to be on disk is *settled* before anything of it is used (see `settle`): its files are hashed, torn ones are
+//! removed, and what is left of it is the tombstone that they were there. A torn file is never served, and first bytes win
+//! for every sidecar that survived. One that is known to be on disk is replaced only by one that was synced before its
+//! rename, since some file systems would leave neither.
 //!
-//! A hit may see the artifact after step 5, a moment before it is durable. A power cut in that moment can lose what was
-//! already served; the next fetch is verified like the first.
+//! With an interval of nothing, the body is synced before 4, the sidecar before 5, and the directories in 7: then no name ever
+//! shows torn bytes, a sidecar names no batch, and a power cut in the moment between 5 and 7 is all that can lose something.
+//!
+//! What steps 6 and 8 leave behind follows from the sidecars and is repaired from them: a stop that is not clean leaves no
+//! clean mark (see [`crate::index`]), and then every `list`, every `.ziphash` and the index are compared with the sidecars at
+//! the next open, and each list before its first use. Before a clean mark is left, everything is flushed.
 //!
 //! Steps 3 to 6 run under a lock of the version, because the sidecar holds three artifacts and each commit rewrites it:
-//! without the lock one of two commits at once would lose the other's entry. Step 1 runs before it and step 7 after it, so
-//! that commits of one version wait for each other's renames only and share the sync of their directory. Hits never take
-//! the lock. A commit runs on one blocking thread from step 1 to 8: dropping its future cannot stop it in between.
+//! without the lock one of two commits at once would lose the other's entry. Commits of one version wait for each other's
+//! renames only. Hits never take the lock, but for one that is the first to open a version in doubt. A commit runs on one
+//! blocking thread from step 1 to 8: dropping its future cannot stop it in between.
 //!
 //! # First bytes win
 //!
@@ -49,7 +56,7 @@ use tempfile::TempPath;
 use tracing::warn;
 
 use crate::{
-    durable::replace,
+    durable::{Change, replace},
     error::Error,
     files::{Files, OnDisk, intact_body, is_absent, remove_if_there},
     killpoint::{Act, Step, reached},
@@ -91,8 +98,8 @@ impl Body {
 }
 
 impl Files {
-    /// Step 1: from here on the file's bytes do not depend on what the disk does to those that are not written yet.
-    pub(crate) fn sync_body(
+    /// Step 1. Where nothing is left to a flush, the file's bytes do not depend on the disk from here on.
+    pub(crate) fn body_written(
         &self,
         module: &ModuleVersion,
         artifact: Artifact,
@@ -104,13 +111,20 @@ impl Files {
             let (module, recorded) = (module.to_string(), record.size);
             return Err(Error::SizeDiffers { module, artifact, recorded, found });
         }
-        self.durable.faults.at(Act::SyncBlob)?;
-        file.sync_all()?;
-        reached(Step::BlobSynced);
+        if !self.durable.batches.is_batched() {
+            self.make_safe(file)?;
+        }
+        reached(Step::BlobWritten);
         Ok(())
     }
 
-    /// Steps 2 to 7, of a synced body. Gives the version's sidecar as it is now.
+    /// Syncs a body. Also for one that could not be committed, before it is handed out from the disk.
+    pub(crate) fn make_safe(&self, file: &fs_err::File) -> io::Result<()> {
+        self.durable.faults.at(Act::SyncBlob)?;
+        self.durable.sync(file)
+    }
+
+    /// Steps 2 to 7, of a body that is written. Gives the version's sidecar as it is now.
     pub(crate) fn commit(
         &self,
         module: &ModuleVersion,
@@ -119,27 +133,31 @@ impl Files {
         record: ArtifactRecord,
     ) -> Result<Arc<Sidecar>, Error> {
         let place = self.layout.version(module)?;
+        self.durable.ready()?;
 
         let lock = self.version_locks.of(module);
         let held = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sidecar = self.sidecar_to_change(module, &place)?;
-        let unsettled = self.durable.make_directories(&self.layout.download(), &place.dir)?;
+        let mut change = self.durable.change()?;
+        change.make_directories(&self.layout.download(), &place.dir)?;
         reached(Step::DirectoriesMade);
         // What was rejected speaks against nothing, although it may still lie there.
         let is_withheld = self.withheld.contains(module, artifact);
         let first = sidecar.of(artifact).filter(|_| !is_withheld);
         let decision = decide(&place, artifact, first, record)?;
         let had = sidecar.of(artifact).map(|had| place.body(artifact, &had.state));
-        let change = match decision {
+        let decided = match decision {
             Decision::Keep => None,
             Decision::Rewrite(record, file) => Some((record, Body::Lying(file))),
             Decision::Place(record) => Some((record, Body::New(temporary))),
         };
-        let sidecar = if let Some((record, body)) = change {
+        let sidecar = if let Some((record, body)) = decided {
             let to = place.body(artifact, &record.state);
             let outdated = had.filter(|had| *had != to);
+            sidecar.join(change.batch());
             sidecar.set(artifact, Some(record));
-            let sidecar = self.replace_sidecar(module, &place, sidecar, Some((body, to)))?;
+            let body = Some((body, to));
+            let sidecar = self.replace_sidecar(module, &place, sidecar, body, &mut change)?;
             self.withheld.release(module, artifact);
             if let Some(file) = outdated {
                 remove_if_there(&file)?;
@@ -153,8 +171,8 @@ impl Files {
         drop(held);
 
         // Also for what was kept: whoever stored it may have been killed before this step.
-        self.durable.settle(unsettled)?;
-        reached(Step::DirectorySynced);
+        change.settle()?;
+        reached(Step::Settled);
         Ok(sidecar)
     }
 
@@ -168,8 +186,9 @@ impl Files {
     ) -> Result<Option<Arc<Sidecar>>, Error> {
         let place = self.layout.version(module)?;
         let lock = self.version_locks.of(module);
+        let ready = self.durable.ready();
         let held = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let OnDisk::Sidecar(mut sidecar) = self.read_sidecar(&place.sidecar())? else {
+        let OnDisk::Sidecar(mut sidecar) = self.settled(module, &place)? else {
             return Ok(None);
         };
         let Some(record) = sidecar.of(artifact) else { return Ok(None) };
@@ -186,11 +205,15 @@ impl Files {
         let record = ArtifactRecord { state, ..record.clone() };
         sidecar.set(artifact, Some(record));
         let written = || {
-            let unsettled = self.durable.make_directories(&self.layout.download(), &place.dir)?;
-            let changed = (*sidecar).clone();
-            let sidecar = self.replace_sidecar(module, &place, changed, Some((body, to)))?;
+            ready?;
+            let mut change = self.durable.change()?;
+            change.make_directories(&self.layout.download(), &place.dir)?;
+            let mut changed = (*sidecar).clone();
+            changed.join(change.batch());
+            let body = Some((body, to));
+            let sidecar = self.replace_sidecar(module, &place, changed, body, &mut change)?;
             drop(held);
-            self.durable.settle(unsettled)?;
+            change.settle()?;
             Ok(sidecar)
         };
         match written() {
@@ -229,28 +252,16 @@ impl Files {
         }
     }
 
-    /// Steps 3 to 6, under the version's lock.
+    /// Steps 3 to 6, under the version's lock. The sidecar names the batch of the change.
     pub(crate) fn replace_sidecar(
         &self,
         module: &ModuleVersion,
         place: &VersionFiles,
         sidecar: Sidecar,
         body: Option<(Body, PathBuf)>,
+        change: &mut Change<'_>,
     ) -> Result<Arc<Sidecar>, Error> {
-        let mut text = serde_json::to_vec(&sidecar).map_err(io::Error::other)?;
-        text.push(b'\n');
-        let temporary = self.durable.write_temporary(&text, true)?;
-        reached(Step::SidecarSynced);
-        if let Some((body, to)) = body {
-            self.durable.faults.at(Act::RenameBlob)?;
-            body.put(&to)?;
-            reached(Step::BlobRenamed);
-        }
-        self.durable.faults.at(Act::RenameSidecar)?;
-        replace(temporary, &place.sidecar())?;
-        reached(Step::SidecarRenamed);
-        let sidecar = Arc::new(sidecar);
-        self.memory.sidecar_replaced(module, Arc::clone(&sidecar));
+        let sidecar = self.write_sidecar(module, place, sidecar, body, change)?;
         // The artifact is stored; what follows from that must not undo it.
         let derived = self.hash_version(module, place, &sidecar).and_then(|()| {
             reached(Step::ZipHashRenamed);
@@ -262,6 +273,41 @@ impl Files {
         Ok(sidecar)
     }
 
+    /// Steps 3 to 5.
+    pub(crate) fn write_sidecar(
+        &self,
+        module: &ModuleVersion,
+        place: &VersionFiles,
+        sidecar: Sidecar,
+        body: Option<(Body, PathBuf)>,
+        change: &mut Change<'_>,
+    ) -> Result<Arc<Sidecar>, Error> {
+        let mut text = serde_json::to_vec(&sidecar).map_err(io::Error::other)?;
+        text.push(b'\n');
+        // What is on disk must not be replaced by what may be torn.
+        let had_durable = self.durable.batches.is_flushed(sidecar.first_batch());
+        let syncs_first = change.syncs_first() || had_durable;
+        let temporary = self.durable.write_temporary(&text, syncs_first)?;
+        reached(Step::SidecarWritten);
+        if let Some((body, to)) = body {
+            self.durable.faults.at(Act::RenameBlob)?;
+            if !change.syncs_first() {
+                change.wrote(to.clone());
+            }
+            body.put(&to)?;
+            reached(Step::BlobRenamed);
+        }
+        self.durable.faults.at(Act::RenameSidecar)?;
+        if !syncs_first {
+            change.wrote(place.sidecar());
+        }
+        replace(temporary, &place.sidecar())?;
+        reached(Step::SidecarRenamed);
+        let sidecar = Arc::new(sidecar);
+        self.memory.sidecar_replaced(module, Arc::clone(&sidecar));
+        Ok(sidecar)
+    }
+
     /// The sidecar as disk has it. A damaged one is moved to quarantine: its entries cannot be read, so the version starts
     /// anew.
     fn sidecar_to_change(
@@ -269,7 +315,7 @@ impl Files {
         module: &ModuleVersion,
         place: &VersionFiles,
     ) -> Result<Sidecar, Error> {
-        match self.read_sidecar(&place.sidecar())? {
+        match self.settled(module, place)? {
             OnDisk::Sidecar(sidecar) => Ok(*sidecar),
             OnDisk::Missing => Ok(Sidecar::default()),
             OnDisk::Damaged(error) => {

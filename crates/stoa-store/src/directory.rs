@@ -69,7 +69,8 @@ fn prepare(layout: &Layout) -> io::Result<()> {
     sync(&layout.root().join("cache"))?;
     sync(layout.root())?;
     // What is already there is no sign that more can be written.
-    Durable::new(layout.temporary()).write_temporary(b"can this be written?\n", false)?;
+    Durable::of_temporaries(layout.temporary())
+        .write_temporary(b"can this be written?\n", false)?;
     Ok(())
 }
 
@@ -148,7 +149,7 @@ fn write_version(layout: &Layout) -> io::Result<()> {
     if layout.version_file().exists() {
         return Ok(());
     }
-    let durable = Durable::new(layout.temporary());
+    let durable = Durable::of_temporaries(layout.temporary());
     let body = format!("{LAYOUT}\n");
     replace(durable.write_temporary(body.as_bytes(), true)?, &layout.version_file())
 }

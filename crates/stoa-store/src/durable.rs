@@ -1,8 +1,11 @@
-//! Names that survive a power cut: directories made, files replaced, directories synced together.
+//! Names and bytes that survive a power cut: files synced, directories made, files replaced, directories synced together.
 //!
-//! A rename is on disk when its directory was synced; a directory is on disk when its parent was. Both cost a flush of
-//! the disk, so callers that need the same directory synced share one call, and a directory whose name is known to be on
-//! disk is not synced into its parent again.
+//! A file's bytes are on disk when it was synced, a rename when its directory was; a directory is on disk when its parent
+//! was. Each costs a flush of the disk, so it is done for many commits at once, see `batches`; callers that need the same
+//! directory synced now share one call, and a directory whose name is known to be on disk is not synced into its parent
+//! again.
+
+mod shared;
 
 use std::{
     collections::HashSet,
@@ -10,53 +13,72 @@ use std::{
     io::{self, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
 };
 
 use tempfile::TempPath;
 
+use self::shared::DirectorySync;
 use crate::{
+    batches::{Batches, Mark, Pool},
+    error::Error,
+    files::is_absent,
     keyed::Keyed,
-    killpoint::{Act, Faults},
+    killpoint::{Act, Faults, Watched},
+    layout::SIDECAR_SUFFIX,
 };
 
 /// Directories remembered as being on disk, as 64-bit hashes; past this the memory starts anew.
 const REMEMBERED: usize = 8192;
+/// Threads of a flush at most, which do nothing but wait. The file system gathers what is synced at the same time: one thread
+/// alone takes ten times as long.
+const FLUSHERS: usize = 32;
+/// As many for each of them at least.
+const FEW: usize = 4;
 
-/// Replaces files and syncs directories for one store.
+/// Replaces files and syncs files and directories for one store.
 #[derive(Debug)]
 pub(crate) struct Durable {
     temporary: PathBuf,
+    /// Where the mark of what is on disk belongs.
+    mark: PathBuf,
+    pub(crate) batches: Batches,
+    /// Held by who flushes or writes the mark.
+    flushing: Mutex<()>,
     syncs: Keyed<PathBuf, DirectorySync>,
     on_disk: Mutex<HashSet<u64>>,
     pub(crate) faults: Faults,
+    pub(crate) watched: Watched,
 }
 
-/// The directories that [`Durable::settle`] must sync.
+/// What one change of the store writes, until it is durable or waits for a flush.
 #[derive(Debug)]
-#[must_use = "what was made is not on disk before it is settled"]
-pub(crate) struct Unsettled {
-    leaf: PathBuf,
-    /// Parents of directories that are not known to be on disk.
-    parents: Vec<PathBuf>,
-    made: Vec<u64>,
+#[must_use = "what was written is not on disk before it is settled"]
+pub(crate) struct Change<'a> {
+    durable: &'a Durable,
+    batch: u64,
+    wrote: Pool,
+    /// This one does not wait for a flush.
+    is_urgent: bool,
 }
 
-impl Durable {
-    /// `temporary` is where files are written before they are renamed into place.
-    pub(crate) fn new(temporary: PathBuf) -> Self {
-        Self {
-            temporary,
-            syncs: Keyed::new(),
-            on_disk: Mutex::new(HashSet::new()),
-            faults: Faults::default(),
-        }
+impl Change<'_> {
+    /// What the sidecar has to name; 0 when everything is synced before it gets its name.
+    pub(crate) fn batch(&self) -> u64 {
+        self.batch
+    }
+
+    /// Whether files are synced before they get their names.
+    pub(crate) fn syncs_first(&self) -> bool {
+        self.batch == 0 || self.is_urgent
     }
 
     /// Makes `leaf` and what is missing between it and `root`, which exists.
-    pub(crate) fn make_directories(&self, root: &Path, leaf: &Path) -> io::Result<Unsettled> {
-        let mut unsettled =
-            Unsettled { leaf: leaf.to_owned(), parents: Vec::new(), made: Vec::new() };
+    pub(crate) fn make_directories(&mut self, root: &Path, leaf: &Path) -> io::Result<()> {
         let below = leaf.strip_prefix(root).map_err(io::Error::other)?;
         let mut dir = root.to_owned();
         for element in below.components() {
@@ -70,28 +92,197 @@ impl Durable {
             // Found, but perhaps made a moment ago by a commit that has not synced it yet, or by a process that was
             // killed before it could.
             let hash = hash_of(&dir);
-            let known = || self.on_disk.lock().unwrap_or_else(PoisonError::into_inner);
-            if made || !known().contains(&hash) {
-                unsettled.parents.push(parent);
-                unsettled.made.push(hash);
+            if made || !self.durable.is_on_disk(hash) {
+                self.wrote.directories.insert(parent);
+                self.wrote.made.insert(hash);
             }
         }
-        Ok(unsettled)
+        self.wrote.directories.insert(dir);
+        Ok(())
     }
 
-    /// Syncs the leaf and every parent that gained a directory; afterwards what was renamed into the leaf is on disk.
-    pub(crate) fn settle(&self, unsettled: Unsettled) -> io::Result<()> {
-        for dir in unsettled.parents.iter().chain([&unsettled.leaf]) {
-            self.sync_directory(dir)?;
-        }
-        if !unsettled.made.is_empty() {
-            let mut on_disk = self.on_disk.lock().unwrap_or_else(PoisonError::into_inner);
-            if on_disk.len() + unsettled.made.len() > REMEMBERED {
-                on_disk.clear();
-            }
-            on_disk.extend(unsettled.made);
+    /// A file got its name before it was synced.
+    pub(crate) fn wrote(&mut self, path: PathBuf) {
+        self.wrote.files.insert(path);
+    }
+
+    /// Syncs what was written, or leaves it to the next flush.
+    pub(crate) fn settle(mut self) -> io::Result<()> {
+        if self.syncs_first() || self.durable.batches.is_full() {
+            self.durable.sync_now(&self.wrote)?;
+            self.wrote = Pool::default();
         }
         Ok(())
+    }
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        // A change that failed in the middle may have given a name to a sidecar.
+        if self.batch > 0 {
+            self.durable.batches.leave(self.batch, std::mem::take(&mut self.wrote));
+        }
+    }
+}
+
+impl Durable {
+    /// `temporary` is where files are written before they are renamed into place.
+    pub(crate) fn new(temporary: PathBuf, mark: PathBuf, batches: Batches) -> Self {
+        Self {
+            temporary,
+            mark,
+            batches,
+            flushing: Mutex::new(()),
+            syncs: Keyed::new(),
+            on_disk: Mutex::new(HashSet::new()),
+            faults: Faults::default(),
+            watched: Watched::new(),
+        }
+    }
+
+    /// For temporary files alone: nothing else is known.
+    pub(crate) fn of_temporaries(temporary: PathBuf) -> Self {
+        let mark = temporary.join("mark");
+        Self::new(temporary, mark, Batches::open(false, None, true, 0))
+    }
+
+    /// Writes the mark that must be there before the first commit. To be called before any lock is taken.
+    pub(crate) fn ready(&self) -> io::Result<()> {
+        if self.batches.is_ready() {
+            return Ok(());
+        }
+        let _alone = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.batches.is_ready() {
+            self.write_mark(self.batches.first_mark())?;
+            self.batches.set_ready();
+        }
+        Ok(())
+    }
+
+    /// A change begins.
+    pub(crate) fn change(&self) -> io::Result<Change<'_>> {
+        if !self.batches.is_ready() {
+            return Err(io::Error::other("the mark of what is on disk is not written"));
+        }
+        let batch = self.batches.join();
+        Ok(Change { durable: self, batch, wrote: Pool::default(), is_urgent: false })
+    }
+
+    /// The same of one that must be on disk when it is settled.
+    pub(crate) fn urgent_change(&self) -> io::Result<Change<'_>> {
+        let mut change = self.change()?;
+        change.is_urgent = true;
+        Ok(change)
+    }
+
+    /// A file that follows from others got its name, or lost it. It is synced with the next flush, and need not be before.
+    pub(crate) fn derived(&self, path: &Path) -> io::Result<()> {
+        let mut wrote = Pool::default();
+        wrote.files.insert(path.to_owned());
+        wrote.directories.extend(path.parent().map(Path::to_owned));
+        if self.batches.is_full() {
+            return self.sync_now(&wrote);
+        }
+        self.batches.add(wrote);
+        Ok(())
+    }
+
+    fn sync_now(&self, wrote: &Pool) -> io::Result<()> {
+        for file in &wrote.files {
+            self.sync_file(file)?;
+        }
+        for dir in &wrote.directories {
+            self.sync_directory(dir)?;
+        }
+        self.are_on_disk(&wrote.made);
+        Ok(())
+    }
+
+    /// Makes everything durable that was written until now, and says so in the mark. `lost` is told of each file that could
+    /// not be synced, and sees to it that it is not trusted; until that works the mark stays where it is.
+    pub(crate) fn flush(&self, lost: impl Fn(&Path) -> Result<(), Error>) -> io::Result<()> {
+        let _alone = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut round) = self.batches.begin_round() else { return Ok(()) };
+        let pool = std::mem::take(&mut round.pool);
+        let mut again = Pool::default();
+        let mut failed: Option<io::Error> = None;
+        for (path, error) in at_once(pool.files, |file| self.sync_file(file)) {
+            again.lost.insert(path);
+            failed.get_or_insert(error);
+        }
+        again.lost.extend(pool.lost);
+        again.lost.retain(|path| match lost(path) {
+            Ok(()) => false,
+            Err(error) => {
+                failed.get_or_insert_with(|| io::Error::other(error.to_string()));
+                true
+            }
+        });
+        for (dir, error) in at_once(pool.directories, |dir| self.sync_directory(dir)) {
+            if !is_absent(&error) {
+                again.directories.insert(dir);
+                failed.get_or_insert(error);
+            }
+        }
+        if again.is_empty() {
+            self.are_on_disk(&pool.made);
+            let marked = self.write_mark(self.batches.mark_after(&round));
+            self.batches.end_round(&round, marked.is_ok());
+            marked?;
+        } else {
+            again.made = pool.made;
+            self.batches.add(again);
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// After the last flush: nothing is going to be written any more. False when something could not be made durable.
+    pub(crate) fn close(&self) -> io::Result<bool> {
+        let _alone = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mark) = self.batches.last_mark().filter(|_| self.batches.is_ready()) else {
+            return Ok(false);
+        };
+        self.write_mark(mark)?;
+        Ok(true)
+    }
+
+    fn write_mark(&self, mark: Mark) -> io::Result<()> {
+        let mut text = serde_json::to_vec(&mark)?;
+        text.push(b'\n');
+        replace(self.write_temporary(&text, true)?, &self.mark)?;
+        self.sync_directory(self.mark.parent().unwrap_or(Path::new("/")))
+    }
+
+    /// By its name: that what lies there now is on disk is as good, and that nothing does.
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        let is_sidecar = path.as_os_str().as_encoded_bytes().ends_with(SIDECAR_SUFFIX.as_bytes());
+        self.faults.at(if is_sidecar { Act::SyncSidecar } else { Act::SyncBlob })?;
+        match fs_err::File::open(path) {
+            Ok(file) => self.sync(&file),
+            Err(error) if is_absent(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Syncs an open file.
+    pub(crate) fn sync(&self, file: &fs_err::File) -> io::Result<()> {
+        self.watched.file(file.file());
+        file.sync_all()
+    }
+
+    fn is_on_disk(&self, hash: u64) -> bool {
+        self.on_disk.lock().unwrap_or_else(PoisonError::into_inner).contains(&hash)
+    }
+
+    fn are_on_disk(&self, made: &HashSet<u64>) {
+        if made.is_empty() {
+            return;
+        }
+        let mut on_disk = self.on_disk.lock().unwrap_or_else(PoisonError::into_inner);
+        if on_disk.len() + made.len() > REMEMBERED {
+            on_disk.clear();
+        }
+        on_disk.extend(made);
     }
 
     /// Writes a new temporary file. It is removed on drop unless [`replace`] takes it.
@@ -99,7 +290,7 @@ impl Durable {
         let (mut file, path) = self.new_temporary()?;
         file.write_all(body)?;
         if sync {
-            file.sync_all()?;
+            self.sync(&file)?;
         }
         Ok(path)
     }
@@ -116,10 +307,43 @@ impl Durable {
         Ok((file, path))
     }
 
-    fn sync_directory(&self, dir: &Path) -> io::Result<()> {
+    pub(crate) fn sync_directory(&self, dir: &Path) -> io::Result<()> {
+        self.faults.at(Act::SyncDirectory)?;
         let shared: Arc<DirectorySync> = self.syncs.of(&dir.to_path_buf());
-        shared.sync(|| fs_err::File::open(dir)?.sync_all())
+        shared.sync(|| {
+            let open = fs_err::File::open(dir)?;
+            self.watched.directory(dir);
+            open.sync_all()
+        })
     }
+}
+
+/// Those that could not be synced, with the reason.
+fn at_once(
+    paths: HashSet<PathBuf>,
+    sync: impl Fn(&Path) -> io::Result<()> + Sync,
+) -> Vec<(PathBuf, io::Error)> {
+    let paths: Vec<_> = paths.into_iter().collect();
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Vec::new());
+    let work = || {
+        while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(error) = sync(path) {
+                let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                failed.push((path.clone(), error));
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..(paths.len() / FEW).min(FLUSHERS) {
+            // Where the system has no more threads, this one does it.
+            if thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
+        }
+        work();
+    });
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Renames a temporary file into place, over what is there.
@@ -136,150 +360,58 @@ fn hash_of(path: &Path) -> u64 {
     hasher.finish()
 }
 
-/// Lets callers share one sync: who arrives while one runs needs the next one, as the running one may have begun before
-/// the caller's rename; all who wait by then share that next one.
-#[derive(Debug, Default)]
-struct DirectorySync {
-    rounds: Mutex<Rounds>,
-    ended: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Rounds {
-    begun: u64,
-    done: u64,
-    running: bool,
-    /// The last round that failed, and how. A later success does not undo it: the system reports a lost write once.
-    failed: Option<(u64, io::ErrorKind, String)>,
-}
-
-impl DirectorySync {
-    fn sync(&self, run: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        let mut rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = rounds.begun + 1;
-        while rounds.done < wanted {
-            if rounds.running {
-                rounds = self.ended.wait(rounds).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            rounds.running = true;
-            rounds.begun += 1;
-            let round = rounds.begun;
-            drop(rounds);
-            let result = run();
-            let mut rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
-            rounds.running = false;
-            rounds.done = round;
-            if let Err(error) = &result {
-                rounds.failed = Some((round, error.kind(), error.to_string()));
-            }
-            self.ended.notify_all();
-            return result;
-        }
-        match &rounds.failed {
-            Some((round, kind, text)) if *round >= wanted => {
-                Err(io::Error::new(*kind, text.clone()))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::{
-            Barrier,
-            atomic::{AtomicUsize, Ordering},
-            mpsc,
-        },
-        thread,
-    };
-
     use super::*;
 
-    /// Waits until `count` callers wait for a round of `shared`, so that the test needs no sleep.
-    fn arrive(shared: &DirectorySync, arrived: &AtomicUsize, count: usize) {
-        while arrived.load(Ordering::SeqCst) < count {
-            thread::yield_now();
-        }
-        // All have counted themselves in; those that hold no turn block on the mutex or the condition below it.
-        drop(shared.rounds.lock().unwrap());
-    }
-
-    #[test]
-    fn waiting_syncs_share_one_round() {
-        let shared = DirectorySync::default();
-        let runs = AtomicUsize::new(0);
-        let (release, held) = mpsc::channel::<()>();
-        let begun = Barrier::new(2);
-        let arrived = AtomicUsize::new(0);
-        thread::scope(|scope| {
-            let (shared, runs, begun, arrived) = (&shared, &runs, &begun, &arrived);
-            scope.spawn(move || {
-                shared
-                    .sync(|| {
-                        begun.wait();
-                        runs.fetch_add(1, Ordering::SeqCst);
-                        held.recv().map_err(io::Error::other)
-                    })
-                    .unwrap();
-            });
-            begun.wait();
-            for _ in 0..8 {
-                scope.spawn(move || {
-                    arrived.fetch_add(1, Ordering::SeqCst);
-                    shared
-                        .sync(|| {
-                            runs.fetch_add(1, Ordering::SeqCst);
-                            Ok(())
-                        })
-                        .unwrap();
-                });
-            }
-            arrive(shared, arrived, 8);
-            release.send(()).unwrap();
-        });
-        let runs = runs.load(Ordering::SeqCst);
-        assert!((2..=9).contains(&runs), "{runs} rounds");
-        assert!(shared.rounds.lock().unwrap().done >= 2, "who arrived late had a round of its own");
-    }
-
-    #[test]
-    fn a_failed_round_fails_its_callers_and_no_later_one() {
-        let shared = DirectorySync::default();
-        assert!(shared.sync(|| Err(io::Error::other("disk"))).is_err());
-        assert!(shared.sync(|| Ok(())).is_ok());
+    fn opened(root: &Path, batched: bool) -> Durable {
+        let batches = Batches::open(batched, None, true, 7);
+        let durable = Durable::new(root.to_owned(), root.join("mark"), batches);
+        durable.ready().unwrap();
+        durable
     }
 
     #[test]
     fn parents_are_synced_until_known() {
-        let root = tempfile::tempdir().unwrap();
-        let durable = Durable::new(root.path().to_owned());
-        let leaf = root.path().join("a/b/@v");
-        let first = durable.make_directories(root.path(), &leaf).unwrap();
-        assert_eq!(
-            first.parents,
-            [root.path().to_owned(), root.path().join("a"), root.path().join("a/b")]
-        );
-        // Not settled: another commit must not rely on the first one's sync.
-        let second = durable.make_directories(root.path(), &leaf).unwrap();
-        assert_eq!(second.parents.len(), 3);
-        durable.settle(first).unwrap();
-        let third = durable.make_directories(root.path(), &leaf).unwrap();
-        assert!(third.parents.is_empty());
-        durable.settle(third).unwrap();
-        durable.settle(second).unwrap();
-        // Removed by somebody and made again.
-        fs_err::remove_dir(&leaf).unwrap();
-        let fourth = durable.make_directories(root.path(), &leaf).unwrap();
-        assert_eq!(fourth.parents, [root.path().join("a/b")]);
+        for batched in [false, true] {
+            let root = tempfile::tempdir().unwrap();
+            let durable = opened(root.path(), batched);
+            let leaf = root.path().join("a/b/@v");
+            let change = || {
+                let mut change = durable.change().unwrap();
+                change.make_directories(root.path(), &leaf).unwrap();
+                change
+            };
+            let dirs = |change: &Change| {
+                let mut dirs: Vec<_> = change.wrote.directories.iter().cloned().collect();
+                dirs.sort();
+                dirs
+            };
+            let below = ["", "a", "a/b", "a/b/@v"].map(|dir| root.path().join(dir));
+            let first = change();
+            // `join` of nothing ends with a slash, which makes no other path.
+            assert_eq!(dirs(&first), below);
+            // Not settled: another commit must not rely on the first one's sync.
+            let second = change();
+            assert_eq!(dirs(&second), below);
+            first.settle().unwrap();
+            second.settle().unwrap();
+            durable.flush(|_| Ok(())).unwrap();
+            let third = change();
+            assert_eq!(dirs(&third), below[3..]);
+            third.settle().unwrap();
+            // Removed by somebody and made again.
+            fs_err::remove_dir(&leaf).unwrap();
+            let fourth = change();
+            assert_eq!(dirs(&fourth), below[2..]);
+        }
     }
 
     #[test]
     fn temporaries_vanish_unless_they_replace() {
         let root = tempfile::tempdir().unwrap();
-        let durable = Durable::new(root.path().to_owned());
+        let durable = opened(root.path(), true);
+        fs_err::remove_file(root.path().join("mark")).unwrap();
         drop(durable.write_temporary(b"x", false).unwrap());
         assert_eq!(fs_err::read_dir(root.path()).unwrap().count(), 0);
         let to = root.path().join("file");

@@ -16,6 +16,7 @@ use stoa_module::{Artifact, ModulePath, ModuleVersion, Sha256};
 use tracing::warn;
 
 use crate::{
+    batches::Batches,
     directory::DirectoryLock,
     durable::Durable,
     error::Error,
@@ -51,17 +52,20 @@ pub(crate) struct Files {
     lock: Mutex<Option<DirectoryLock>>,
     /// Set when a `list` or `.ziphash` could not be written: the next open compares all of them.
     disagreed: AtomicBool,
+    /// Set when a version could not be settled on disk: the next open goes on.
+    unsettled: AtomicBool,
 }
 
 impl Files {
     pub(crate) fn new(
         layout: Layout,
         lock: DirectoryLock,
+        batches: Batches,
         memory_bytes: u64,
         quarantine_bytes: u64,
     ) -> Self {
         Self {
-            durable: Durable::new(layout.temporary()),
+            durable: Durable::new(layout.temporary(), layout.flushed_mark(), batches),
             quarantine: Quarantine::new(layout.quarantine(), quarantine_bytes),
             memory: Memory::new(memory_bytes),
             withheld: Withheld::default(),
@@ -69,6 +73,7 @@ impl Files {
             list_locks: Keyed::new(),
             agreed: AtomicBool::new(false),
             disagreed: AtomicBool::new(false),
+            unsettled: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
             layout,
         }
@@ -88,6 +93,7 @@ impl Files {
     pub(crate) fn derived_compare(&self) {
         self.agreed.store(false, Ordering::SeqCst);
         self.disagreed.store(false, Ordering::SeqCst);
+        self.unsettled.store(false, Ordering::SeqCst);
     }
 
     /// Every `list` and `.ziphash` was compared with the sidecars, or the last stop was clean.
@@ -95,11 +101,27 @@ impl Files {
         self.agreed.store(true, Ordering::SeqCst);
     }
 
+    /// Whether every version in doubt that was looked at since the comparison began could be settled.
+    pub(crate) fn is_settled(&self) -> bool {
+        !self.unsettled.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn left_in_doubt(&self, module: &ModuleVersion, error: &io::Error) {
+        if !self.unsettled.swap(true, Ordering::SeqCst) {
+            warn!(module = %module, %error, "what an unclean stop left in doubt cannot be settled on disk now");
+        }
+    }
+
     /// A `list` or `.ziphash` could not be written, although its sidecar could. Nothing is lost, so nobody is refused.
     pub(crate) fn derived_failed(&self, path: &ModulePath, error: &Error) {
         if !self.disagreed.swap(true, Ordering::SeqCst) {
             warn!(module.path = %path, %error, "cannot write what follows from a sidecar; it will be repaired later");
         }
+    }
+
+    /// The disk did not keep a `list` or `.ziphash`.
+    pub(crate) fn derived_lost(&self) {
+        self.disagreed.store(true, Ordering::SeqCst);
     }
 
     /// A hit that needs no file: the bytes are in memory. Never blocks.
@@ -168,7 +190,12 @@ impl Files {
         place: &VersionFiles,
     ) -> Result<Option<Arc<Remembered>>, Error> {
         let path = place.sidecar();
-        self.memory.versions.load(module, || match self.read_sidecar(&path) {
+        let mut is_doubtful = false;
+        let known = self.memory.versions.load(module, || match self.read_sidecar(&path) {
+            Ok(OnDisk::Sidecar(sidecar)) if self.durable.batches.is_doubtful(sidecar.batch()) => {
+                is_doubtful = true;
+                Ok(None)
+            }
             Ok(OnDisk::Sidecar(sidecar)) => Ok(Some(Remembered::new(Arc::new(*sidecar)))),
             Ok(OnDisk::Missing) => Ok(None),
             Ok(OnDisk::Damaged(error)) => {
@@ -183,7 +210,8 @@ impl Files {
                 Ok(None)
             }
             Err(error) => Err(error),
-        })
+        })?;
+        if is_doubtful { self.settle(module, place) } else { Ok(known) }
     }
 
     /// From disk. That the disk fails is an error, since it says nothing about what is recorded.
@@ -343,7 +371,8 @@ pub(crate) fn intact_body(
     Ok(None)
 }
 
-fn is_intact(path: &Path, record: &ArtifactRecord) -> Result<bool, Error> {
+/// Whether a file has exactly the recorded bytes.
+pub(crate) fn is_intact(path: &Path, record: &ArtifactRecord) -> Result<bool, Error> {
     let Opened::Whole(mut file) = open_sized(path, record.size)? else { return Ok(false) };
     // Unreadable is damaged: fresh bytes heal it.
     Ok(digest_of(&mut file).is_ok_and(|sha256| sha256 == record.sha256))
@@ -375,7 +404,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path().to_owned());
         let lock = directory::open(&layout).unwrap().lock;
-        let files = Files::new(layout, lock, 1 << 20, 0);
+        let files = Files::new(layout, lock, Batches::open(true, None, true, 1), 1 << 20, 0);
+        files.durable.ready().unwrap();
         let module = ModuleVersion::parse("example.com/a@v1.0.0").unwrap();
         let body = b"{}";
         let (mut file, path) = files.durable.new_temporary().unwrap();

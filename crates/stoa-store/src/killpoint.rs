@@ -3,14 +3,14 @@
 /// The steps of a commit, each named by what has just been done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    BlobSynced,
+    BlobWritten,
     DirectoriesMade,
-    SidecarSynced,
+    SidecarWritten,
     BlobRenamed,
     SidecarRenamed,
     ZipHashRenamed,
     ListRenamed,
-    DirectorySynced,
+    Settled,
 }
 
 #[cfg(not(test))]
@@ -19,12 +19,41 @@ pub(crate) fn reached(_: Step) {}
 
 #[cfg(test)]
 pub(crate) use armed::{arm, reached};
+#[cfg(test)]
+pub(crate) use watched::Watched;
+
+/// What the disk was asked to keep, for tests that cut its power.
+#[cfg(not(test))]
+#[derive(Debug)]
+pub(crate) struct Watched;
+
+#[cfg(not(test))]
+impl Watched {
+    pub(crate) fn new() -> Self {
+        Self
+    }
+
+    #[inline]
+    #[expect(clippy::unused_self, reason = "only a test looks")]
+    pub(crate) fn file(&self, _: &std::fs::File) {}
+
+    #[inline]
+    #[expect(clippy::unused_self, reason = "only a test looks")]
+    pub(crate) fn directory(&self, _: &std::path::Path) {}
+}
+
+#[cfg(test)]
+pub(crate) mod watched;
 
 /// What is asked of the disk where it may fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
     MakeTemporary,
+    /// Also of what follows from others.
     SyncBlob,
+    SyncSidecar,
+    SyncDirectory,
+    RemoveBlob,
     RenameBlob,
     RenameSidecar,
     ReadSidecar,
@@ -65,14 +94,14 @@ mod armed {
 
     impl Step {
         pub(crate) const ALL: [Self; 8] = [
-            Self::BlobSynced,
+            Self::BlobWritten,
             Self::DirectoriesMade,
-            Self::SidecarSynced,
+            Self::SidecarWritten,
             Self::BlobRenamed,
             Self::SidecarRenamed,
             Self::ZipHashRenamed,
             Self::ListRenamed,
-            Self::DirectorySynced,
+            Self::Settled,
         ];
     }
 

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use stoa_module::{Artifact, ModulePath, ModuleVersion, Sha256};
+use stoa_module::{Artifact, ModulePath, ModuleVersion, Sha256, Version};
 
 use crate::{answers::AnswerKey, error::Error, record::State};
 
@@ -15,6 +15,7 @@ const MAX_PATH: usize = 4000;
 const LONGEST_SUFFIX: usize = ".mod.unverified".len();
 /// Every sidecar ends so.
 pub(crate) const SIDECAR_SUFFIX: &str = ".stoa";
+const UNVERIFIED_SUFFIX: &str = ".unverified";
 
 /// The data directory.
 #[derive(Clone, Debug)]
@@ -39,7 +40,8 @@ impl VersionFiles {
     pub(crate) fn body(&self, artifact: Artifact, state: &State) -> PathBuf {
         match state {
             State::Unverified => {
-                self.dir.join(format!("{}.{}.unverified", self.stem, artifact.extension()))
+                let extension = artifact.extension();
+                self.dir.join(format!("{}.{extension}{UNVERIFIED_SUFFIX}", self.stem))
             }
             State::Verified { .. } | State::Exempt { .. } | State::Uncovered => {
                 self.artifact(artifact)
@@ -118,6 +120,28 @@ impl Layout {
         self.root.join("stoa.db.clean")
     }
 
+    /// Which writes are on disk; see `batches`.
+    pub(crate) fn flushed_mark(&self) -> PathBuf {
+        self.root.join("stoa.flushed")
+    }
+
+    /// Of which version a file is, and which artifact; no artifact is its sidecar. `None` for any other file.
+    pub(crate) fn owner(&self, file: &Path) -> Option<(ModuleVersion, Option<Artifact>)> {
+        let below = file.strip_prefix(self.download()).ok()?;
+        let path = below.parent()?.to_str()?.strip_suffix("/@v")?;
+        let name = below.file_name()?.to_str()?;
+        let (stem, artifact) = if let Some(stem) = name.strip_suffix(SIDECAR_SUFFIX) {
+            (stem, None)
+        } else {
+            let name = name.strip_suffix(UNVERIFIED_SUFFIX).unwrap_or(name);
+            let (stem, extension) = name.rsplit_once('.')?;
+            (stem, Some(Artifact::from_extension(extension)?))
+        };
+        let (path, version) =
+            (ModulePath::parse_escaped(path).ok()?, Version::parse_escaped(stem).ok()?);
+        Some((ModuleVersion::new(path, version).ok()?, artifact))
+    }
+
     /// The `@v` directory of a module.
     pub(crate) fn module_dir(&self, path: &ModulePath) -> Result<PathBuf, Error> {
         Ok(module_below(&self.download(), path)?.join("@v"))
@@ -153,11 +177,16 @@ impl Layout {
         }
     }
 
+    /// Of all checksum databases.
+    pub(crate) fn sumdb_root(&self) -> PathBuf {
+        self.download().join("sumdb")
+    }
+
     /// A file of a checksum database, at the go command's own place. Both parts may contain slashes; neither may leave
     /// the directory: an element that is empty, `.`, `..` or holds a control character or backslash is
     /// [`Error::UnsafeName`].
     pub(crate) fn sumdb(&self, name: &str, file: &str) -> Result<PathBuf, Error> {
-        let mut path = self.download().join("sumdb");
+        let mut path = self.sumdb_root();
         for part in [name, file] {
             for element in part.split('/') {
                 let odd = element.is_empty()

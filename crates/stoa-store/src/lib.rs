@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod answers;
+mod batches;
 mod cached;
 mod commit;
 mod directory;
@@ -21,6 +22,7 @@ mod memory;
 mod quarantine;
 mod record;
 mod reject;
+mod settle;
 mod spool;
 mod store;
 mod stored_file;

@@ -33,6 +33,14 @@ pub struct StoredVersion {
     pub unverified: Vec<Artifact>,
 }
 
+/// What came of a comparison of a module's `list` with its sidecars.
+enum Compared {
+    /// They agree now.
+    Agree(Arc<Vec<Version>>),
+    /// These must be settled before anything can be said; the list is as it was.
+    InDoubt(Vec<ModuleVersion>),
+}
+
 impl StoredVersion {
     pub fn has(&self, artifact: Artifact) -> bool {
         self.artifacts.contains(&artifact)
@@ -63,8 +71,10 @@ impl Files {
         for module in self.with_sidecar(path)? {
             let place = self.layout.version(&module)?;
             let Some(sidecar) = self.sidecar(&module)? else { continue };
+            let is_served =
+                |one| has(&place, &sidecar, one) && !self.withheld.contains(&module, one);
             let artifacts: Vec<_> =
-                Artifact::ALL.into_iter().filter(|&one| has(&place, &sidecar, one)).collect();
+                Artifact::ALL.into_iter().filter(|&one| is_served(one)).collect();
             if !artifacts.is_empty() {
                 let version = module.version().clone();
                 let unverified =
@@ -87,8 +97,9 @@ impl Files {
     ) -> Result<(), Error> {
         let path = module.path();
         if !self.derived_agree() && self.memory.lists.peek(path).is_none() {
-            // The list may be wrong about more than this version, whose sidecar is on disk by now.
-            return self.reconcile(path, |_, _| {}).map(|_| ());
+            // The list may be wrong about more than this version, whose sidecar is on disk by now. If another is in doubt
+            // it is left to the pass over everything, which has not been here yet: settling takes that version's lock.
+            return self.compare(path, &mut |_, _| {}).map(|_| ());
         }
         let lock = self.list_locks.of(path);
         let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,16 +124,48 @@ impl Files {
         Ok(text.map(|text| parse(&text)).unwrap_or_default())
     }
 
-    /// Makes `list` and every `.ziphash` of one module agree with its sidecars, and shows each sidecar to `each`. Gives
-    /// what the list holds then.
+    /// Makes `list` and every `.ziphash` of one module agree with its sidecars, settles those in doubt, and shows each sidecar
+    /// to `each`, some twice. Gives what the list holds then. To be called without a lock.
     pub(crate) fn reconcile(
         &self,
         path: &ModulePath,
         mut each: impl FnMut(ModuleVersion, Sidecar),
     ) -> Result<Arc<Vec<Version>>, Error> {
+        let modules = match self.compare(path, &mut each)? {
+            Compared::Agree(versions) => return Ok(versions),
+            Compared::InDoubt(modules) => modules,
+        };
+        for module in &modules {
+            self.settle(module, &self.layout.version(module)?)?;
+        }
+        if let Compared::Agree(versions) = self.compare(path, &mut each)? {
+            return Ok(versions);
+        }
+        // The disk does not take it: it is settled in memory alone, or not at all.
+        for module in modules {
+            if let Some(sidecar) = self.sidecar(&module)? {
+                each(module, Sidecar::clone(&sidecar));
+            }
+        }
+        let stored = self.stored_versions(path)?;
+        let is_listed = |one: &StoredVersion| {
+            one.has(Artifact::Info)
+                && one.has(Artifact::Mod)
+                && !one.unverified.contains(&Artifact::Mod)
+        };
+        let listed = stored.into_iter().filter(is_listed).map(|one| one.version);
+        Ok(Arc::new(listed.collect()))
+    }
+
+    fn compare(
+        &self,
+        path: &ModulePath,
+        each: &mut impl FnMut(ModuleVersion, Sidecar),
+    ) -> Result<Compared, Error> {
         let lock = self.list_locks.of(path);
         let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let mut versions = Vec::new();
+        let mut in_doubt = Vec::new();
         for module in self.with_sidecar(path)? {
             let place = self.layout.version(&module)?;
             let sidecar = match read_sidecar(&place.sidecar())? {
@@ -133,6 +176,10 @@ impl Files {
                     continue;
                 }
             };
+            if self.durable.batches.is_doubtful(sidecar.batch()) {
+                in_doubt.push(module);
+                continue;
+            }
             if let Err(error) = self.correct_zip_hash(&place, &sidecar) {
                 self.derived_failed(path, &error);
             }
@@ -140,6 +187,9 @@ impl Files {
                 versions.push(module.version().clone());
             }
             each(module, sidecar);
+        }
+        if !in_doubt.is_empty() {
+            return Ok(Compared::InDoubt(in_doubt));
         }
         versions.sort();
         if let Err(error) = self.correct_list(path, &versions) {
@@ -151,22 +201,26 @@ impl Files {
         } else {
             self.memory.lists.replaced(path, |_| Arc::clone(&versions));
         }
-        Ok(versions)
+        Ok(Compared::Agree(versions))
     }
 
     fn correct_list(&self, path: &ModulePath, versions: &[Version]) -> Result<(), Error> {
         let file = self.layout.list(path)?;
         if versions.is_empty() {
-            return Ok(remove_if_there(&file)?);
+            if file.exists() {
+                remove_if_there(&file)?;
+                self.durable.derived(&file)?;
+            }
+            return Ok(());
         }
         if read_if_there(&file)?.as_deref() == Some(render_list(versions).as_bytes()) {
             return Ok(());
         }
-        // Not synced: after a power cut it is compared with the sidecars again.
+        // Synced before the next clean stop; after one that is not clean it is compared with the sidecars.
         let temporary = self.durable.write_temporary(render_list(versions).as_bytes(), false)?;
         replace(temporary, &file)?;
         reached(Step::ListRenamed);
-        Ok(())
+        Ok(self.durable.derived(&file)?)
     }
 
     /// The versions that have a sidecar file, in no order.
@@ -210,6 +264,7 @@ impl Files {
         let text = h1.to_string();
         if read_if_there(&path)?.as_deref() != Some(text.as_bytes()) {
             replace(self.durable.write_temporary(text.as_bytes(), false)?, &path)?;
+            self.durable.derived(&path)?;
         }
         Ok(())
     }

@@ -194,7 +194,7 @@ mod tests {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             fs_err::create_dir(dir.path().join("tmp")).unwrap();
-            let durable = Durable::new(dir.path().join("tmp"));
+            let durable = Durable::of_temporaries(dir.path().join("tmp"));
             Self { dir, durable }
         }
 

@@ -69,7 +69,8 @@ impl State {
 }
 
 /// The records of one version, as `@v/VERSION.stoa` holds them:
-/// `{"stoa":1,"info":{…},"mod":{…},"zip":{…}}`, each part there when that artifact is stored.
+/// `{"stoa":1,"info":{…},"mod":{…},"zip":{…},"batches":{"first":1,"last":2}}`, each part there when that artifact is stored,
+/// the last one unless it was synced at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "OnDisk", try_from = "OnDisk")]
 pub struct Sidecar {
@@ -77,6 +78,14 @@ pub struct Sidecar {
     info: Option<ArtifactRecord>,
     go_mod: Option<ArtifactRecord>,
     zip: Option<ArtifactRecord>,
+    batches: Batches,
+}
+
+/// When a version's sidecar was written first and last; see the module `batches`. 0 is synced before anybody saw it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Batches {
+    first: u64,
+    last: u64,
 }
 
 impl Sidecar {
@@ -100,6 +109,22 @@ impl Sidecar {
             Artifact::Mod => self.go_mod = record,
             Artifact::Zip => self.zip = record,
         }
+    }
+
+    /// The batch that the sidecar was last written in.
+    pub(crate) fn batch(&self) -> u64 {
+        self.batches.last
+    }
+
+    /// The batch of its first record.
+    pub(crate) fn first_batch(&self) -> u64 {
+        self.batches.first
+    }
+
+    /// It is going to be written in this batch. To be called before a record is set.
+    pub(crate) fn join(&mut self, batch: u64) {
+        let first = if self.records().next().is_none() { batch } else { self.batches.first };
+        self.batches = Batches { first, last: batch };
     }
 
     /// Bytes this takes in memory beyond its own size.
@@ -126,20 +151,28 @@ struct OnDisk {
     go_mod: Option<ArtifactRecord>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     zip: Option<ArtifactRecord>,
+    #[serde(default, skip_serializing_if = "Batches::are_synced")]
+    batches: Batches,
+}
+
+impl Batches {
+    fn are_synced(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl From<Sidecar> for OnDisk {
-    fn from(Sidecar { info, go_mod, zip }: Sidecar) -> Self {
-        Self { stoa: SIDECAR_FORM, info, go_mod, zip }
+    fn from(Sidecar { info, go_mod, zip, batches }: Sidecar) -> Self {
+        Self { stoa: SIDECAR_FORM, info, go_mod, zip, batches }
     }
 }
 
 impl TryFrom<OnDisk> for Sidecar {
     type Error = String;
 
-    fn try_from(OnDisk { stoa, info, go_mod, zip }: OnDisk) -> Result<Self, String> {
+    fn try_from(OnDisk { stoa, info, go_mod, zip, batches }: OnDisk) -> Result<Self, String> {
         if stoa == SIDECAR_FORM {
-            Ok(Self { info, go_mod, zip })
+            Ok(Self { info, go_mod, zip, batches })
         } else {
             Err(format!("a sidecar of form {stoa}, known is {SIDECAR_FORM}"))
         }
@@ -177,7 +210,8 @@ mod tests {
             first_seen: "2026-01-02T03:04:05Z".parse().unwrap(),
         };
         let info = ArtifactRecord { h1: None, state: State::Uncovered, size: 0, ..record.clone() };
-        let sidecar = Sidecar { info: Some(info), go_mod: Some(record), zip: None };
+        let (info, go_mod) = (Some(info), Some(record));
+        let sidecar = Sidecar { info, go_mod, zip: None, batches: Batches::default() };
         let text = serde_json::to_string(&sidecar).unwrap();
         assert_eq!(
             text,
@@ -190,6 +224,14 @@ mod tests {
             )
         );
         assert_eq!(serde_json::from_str::<Sidecar>(&text).unwrap(), sidecar);
+        // Of its own first batch, and of a later one.
+        let mut batched = Sidecar::default();
+        batched.join(7);
+        batched.set(Artifact::Info, sidecar.info.clone());
+        batched.join(9);
+        let text = serde_json::to_string(&batched).unwrap();
+        assert!(text.ends_with(r#","batches":{"first":7,"last":9}}"#), "{text}");
+        assert_eq!(serde_json::from_str::<Sidecar>(&text).unwrap(), batched);
     }
 
     #[test]

@@ -5,8 +5,9 @@
 //! 1. The sidecar without the entry is renamed over the old one: a miss, from here on, with or without the file.
 //! 2. `.ziphash` and `list` follow, as after a commit. A kill before that leaves them wrong, and they are repaired as told in
 //!    `commit`.
-//! 3. The directory is synced, so that the entry cannot come back without its file: that would refuse all other bytes for
-//!    ever. A kill here leaves a whole file without an entry: no hit, and the next commit renames over it.
+//! 3. The directory is synced at once, as the sidecar was before its rename, so that the entry cannot come back without its
+//!    file: that would refuse all other bytes for ever. A kill here leaves a whole file without an entry: no hit, and the
+//!    next commit renames over it.
 //! 4. The file is moved to quarantine, and the directory synced again.
 //!
 //! All of it runs under the version's lock: a commit in between would have its body moved away.
@@ -55,7 +56,7 @@ impl Withheld {
         }
     }
 
-    fn add(&self, module: &ModuleVersion, artifact: Artifact) {
+    pub(crate) fn add(&self, module: &ModuleVersion, artifact: Artifact) {
         self.with(|all| all.insert((module.clone(), artifact)));
         self.any.store(true, Ordering::SeqCst);
     }
@@ -75,13 +76,18 @@ impl Files {
         removed: impl FnOnce(),
     ) -> Result<(), Error> {
         let place = self.layout.version(module)?;
+        let ready = self.durable.ready();
         let lock = self.version_locks.of(module);
         let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let mut is_forgotten = false;
-        let rejected = self.reject_on_disk(module, artifact, &place, note, || {
-            is_forgotten = true;
-            removed();
-        });
+        let on_disk = || {
+            ready?;
+            self.reject_on_disk(module, artifact, &place, note, || {
+                is_forgotten = true;
+                removed();
+            })
+        };
+        let rejected = on_disk();
         if rejected.is_err() && !is_forgotten {
             self.withheld.add(module, artifact);
             self.memory.versions.forget(module);
@@ -101,7 +107,7 @@ impl Files {
         note: &QuarantineNote,
         removed: impl FnOnce(),
     ) -> Result<(), Error> {
-        let OnDisk::Sidecar(mut sidecar) = self.read_sidecar(&place.sidecar())? else {
+        let OnDisk::Sidecar(mut sidecar) = self.settled(module, place)? else {
             // Somebody else took it away; what memory still has of it must not be served either.
             self.memory.versions.forget(module);
             return Ok(());
@@ -111,13 +117,14 @@ impl Files {
             return Ok(());
         };
         let bodies = place.bodies(artifact, &record.state);
+        let mut change = self.durable.urgent_change()?;
+        change.make_directories(&self.layout.download(), &place.dir)?;
+        sidecar.join(change.batch());
         sidecar.set(artifact, None);
-        let directories = || self.durable.make_directories(&self.layout.download(), &place.dir);
-        let unsettled = directories()?;
-        self.replace_sidecar(module, place, *sidecar, None)?;
+        self.replace_sidecar(module, place, *sidecar, None, &mut change)?;
         removed();
-        self.durable.settle(unsettled)?;
-        reached(Step::DirectorySynced);
+        change.settle()?;
+        reached(Step::Settled);
 
         let quarantined = match bodies.iter().find(|file| file.exists()) {
             Some(file) => self.quarantine.put(&self.durable, file, artifact.extension(), note),
@@ -127,7 +134,7 @@ impl Files {
         for file in &bodies {
             remove_if_there(file)?;
         }
-        self.durable.settle(directories()?)?;
+        self.durable.sync_directory(&place.dir)?;
         quarantined
     }
 }

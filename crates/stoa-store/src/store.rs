@@ -1,11 +1,13 @@
 //! The store: what the other rooms see.
 
 mod bodies;
+mod flusher;
 
 use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -13,11 +15,13 @@ use stoa_module::{Artifact, ModulePath, ModuleVersion, Version};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::spawn_blocking,
+    time::timeout,
 };
 use tracing::warn;
 
 use crate::{
     answers::{Answer, AnswerKey},
+    batches::Batches,
     cached::Ticket,
     directory,
     durable::replace,
@@ -36,6 +40,10 @@ use crate::{
 /// Blocking threads that writing may take. Hits use the same pool of tokio's, which the program makes much larger, without
 /// a permit, so that there is always a thread for them.
 const WRITERS: u32 = 32;
+/// How long lists wait for a flush where commits do not.
+const DERIVED: Duration = Duration::from_secs(5);
+/// The last flush: the largest bodies of some seconds, on a slow disk.
+const TO_CLOSE: Duration = Duration::from_mins(1);
 
 pub use bodies::{Committed, SpoolCounts};
 
@@ -56,12 +64,16 @@ pub struct Options {
     pub spool_file_bytes: u64,
     /// The same for all such bodies together.
     pub spool_bytes: u64,
+    /// How long what is committed may wait to be made durable, many commits together. Nothing: it is durable before anybody is
+    /// told that it is stored.
+    pub flush_interval: Duration,
     /// Nothing is going to be fetched: that the disk cannot be written is said in the log once, and not every minute.
     pub reads_only: bool,
 }
 
 impl Options {
-    /// 24 MiB of memory, 256 MiB of quarantine, 8 MiB for a body that the disk does not take and 32 MiB for all of them.
+    /// 24 MiB of memory, 256 MiB of quarantine, 8 MiB for a body that the disk does not take and 32 MiB for all of them, five
+    /// seconds until a commit is durable.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
@@ -69,6 +81,7 @@ impl Options {
             quarantine_bytes: 256 << 20,
             spool_file_bytes: 8 << 20,
             spool_bytes: 32 << 20,
+            flush_interval: Duration::from_secs(5),
             reads_only: false,
         }
     }
@@ -109,6 +122,7 @@ impl Store {
         let dir = std::path::absolute(&dir).map_err(|source| Error::Directory { dir, source })?;
         let layout = Layout::new(dir);
         let (memory, quarantine) = (options.memory_bytes, options.quarantine_bytes);
+        let batched = !options.flush_interval.is_zero();
         let (files, mark, unwritable) = blocking(move || {
             let directory::Opened { lock, mut unwritable } = directory::open(&layout)?;
             let mark = match take_clean_mark(&layout) {
@@ -122,9 +136,21 @@ impl Store {
                 }
                 Ok(mark) => mark,
             };
-            Ok((Arc::new(Files::new(layout, lock, memory, quarantine)), mark, unwritable))
+            let flushed = read_if_there(&layout.flushed_mark()).unwrap_or_default();
+            let batches = Batches::open(batched, flushed.as_deref(), mark.is_some(), now());
+            let files = Files::new(layout, lock, batches, memory, quarantine);
+            match files.durable.ready() {
+                Err(source) if Fault::of(&source).is_some() => unwritable = Some(source),
+                Err(source) => {
+                    let dir = files.layout.root().to_owned();
+                    return Err(Error::Directory { dir, source });
+                }
+                Ok(()) => {}
+            }
+            Ok((Arc::new(files), mark, unwritable))
         })
         .await?;
+        let wakes = files.durable.batches.wakes();
         let index = Index::start(Arc::clone(&files), mark).await;
         let inner = Inner {
             files,
@@ -137,6 +163,8 @@ impl Store {
             refused: AtomicU64::new(0),
         };
         let store = Self { inner: Arc::new(inner) };
+        let pause = if batched { options.flush_interval } else { DERIVED } / 2;
+        tokio::spawn(flusher::flush_behind(Arc::downgrade(&store.inner), wakes, pause));
         if let Some(error) = unwritable {
             store.note(&error, 0);
         }
@@ -369,32 +397,52 @@ impl Store {
         self.inner.index.completed().await;
     }
 
-    /// Waits for the commits under way, writes the index, leaves the mark of a clean stop and gives the directory free.
-    /// Other clones can still read; they no longer write ([`Error::Closed`]).
+    /// Makes durable what was committed so far. What cannot be is trouble from now on, and is not served any more.
+    pub async fn flush(&self) -> Result<(), Error> {
+        self.write(Files::flush).await
+    }
+
+    /// Waits for the commits under way, writes the index, makes everything durable, leaves the mark of a clean stop and gives
+    /// the directory free. Other clones can still read; they no longer write ([`Error::Closed`]).
     pub async fn close(self) {
         let inner = &self.inner;
         let Ok(permits) = inner.writers.acquire_many(WRITERS).await else { return };
         inner.writers.close();
         drop(permits);
-        let token = match inner.index.close().await {
-            Ok(token) => token,
-            // The end of the process gives the directory free.
-            Err(error) => return warn!(%error, "it will be rebuilt"),
-        };
+        let index = inner.index.close().await;
         let files = Arc::clone(&inner.files);
         let closed = blocking(move || {
-            let marked = token.map_or(Ok(()), |token| leave_clean_mark(&files, &token));
+            // Also without an index.
+            let is_durable = files.flush().and_then(|()| Ok(files.durable.close()?));
+            // Something may still write into it: the end of the process gives it free.
+            let token = index?;
+            let marked = match (is_durable, token) {
+                (Ok(true), Some(token)) => leave_clean_mark(&files, &token),
+                (Ok(_), _) => Ok(()),
+                (Err(error), _) => Err(error),
+            };
             files.unlock();
             marked
         });
-        if let Err(error) = closed.await {
-            warn!(%error, "the mark of a clean stop cannot be written; the index will be rebuilt");
+        match timeout(TO_CLOSE, closed).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                warn!(%error, "the mark of a clean stop cannot be written; the next start looks at everything");
+            }
+            Err(_) => {
+                warn!("the disk does not take what is left; the next start looks at everything");
+            }
         }
     }
 
     #[cfg(test)]
     pub(crate) fn faults(&self) -> &crate::killpoint::Faults {
         &self.inner.files.durable.faults
+    }
+
+    #[cfg(test)]
+    pub(crate) fn files(&self) -> &Files {
+        &self.inner.files
     }
 
     #[cfg(test)]
@@ -449,6 +497,11 @@ async fn blocking<T: Send + 'static>(
     task: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     spawn_blocking(task).await.unwrap_or_else(|failure| Err(Error::Task(failure.to_string())))
+}
+
+/// Milliseconds since 1970, as the clock has it.
+fn now() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)
 }
 
 /// Reads the mark of a clean stop and takes it away, durably, before anything is written that it would not cover.

@@ -1,5 +1,9 @@
 //! The files of checksum databases, at the go command's own places below `cache/download/sumdb`, where a `file://` client
 //! looks for them. This room keeps bytes; what they prove is for others.
+//!
+//! Each is synced before it gets its name, since a tile is handed to clients without being proven again, and a torn tree head
+//! would hide a rollback. Their directories are synced with the next flush, and before a tree head gets its name: a power cut
+//! may lose the last of them, and never leaves a head without the tiles that prove it.
 
 use std::path::Path;
 
@@ -12,6 +16,9 @@ use crate::{
     lists::names,
 };
 
+/// The newest tree head.
+const HEAD: &str = "latest";
+
 impl Files {
     pub(crate) fn sumdb_read(&self, name: &str, file: &str) -> Result<Option<Bytes>, Error> {
         let path = self.layout.sumdb(name, file)?;
@@ -23,11 +30,19 @@ impl Files {
 
     pub(crate) fn sumdb_write(&self, name: &str, file: &str, body: &[u8]) -> Result<(), Error> {
         let path = self.layout.sumdb(name, file)?;
+        self.durable.ready()?;
         let temporary = self.durable.write_temporary(body, true)?;
         let parent = path.parent().unwrap_or(Path::new(""));
-        let unsettled = self.durable.make_directories(&self.layout.download(), parent)?;
+        let mut change = self.durable.change()?;
+        change.make_directories(&self.layout.download(), parent)?;
+        if file == HEAD {
+            // The head must not outlive the tiles that prove it.
+            for dir in self.durable.batches.directories_below(&self.layout.sumdb_root()) {
+                self.durable.sync_directory(&dir)?;
+            }
+        }
         replace(temporary, &path)?;
-        Ok(self.durable.settle(unsettled)?)
+        Ok(change.settle()?)
     }
 
     /// The widths, from narrow to wide, of the partial tiles stored for a full tile such as `tile/8/0/001`.

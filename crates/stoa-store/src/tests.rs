@@ -1,6 +1,7 @@
 //! The store from outside, and what it leaves on disk.
 
 mod blobs;
+mod cut;
 mod index;
 mod kept;
 mod kill;
@@ -28,6 +29,18 @@ struct Place {
 impl Place {
     fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// On a file system in memory where there is one: for tests that open many stores, and ask nothing of the disk.
+    fn in_memory() -> Self {
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self { dir: dir.unwrap() }
+    }
+
+    /// Nothing is flushed unless the test says so.
+    async fn open_unflushed(&self) -> Store {
+        let flush_interval = Duration::from_hours(24);
+        Store::open(Options { flush_interval, ..Options::new(self.path()) }).await.unwrap()
     }
 
     fn path(&self) -> PathBuf {

@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_no_usable_disk() {
         let dir = tempfile::tempdir().unwrap();
-        let durable = Durable::new(dir.path().to_owned());
+        let durable = Durable::of_temporaries(dir.path().to_owned());
         try_write(&durable, dir.path(), 0).unwrap();
         try_write(&durable, dir.path(), 100_000).unwrap();
         try_write(&durable, dir.path(), 1 << 60).unwrap_err();

@@ -119,6 +119,8 @@ pub struct StoreSettings {
     pub spool_size: u64,
     /// Bytes, for what is asked for often.
     pub memory: u64,
+    /// Nothing is "at once".
+    pub flush_interval: Duration,
 }
 
 /// Where modules come from. Timeouts are to the first byte of an answer, all tries together.
@@ -401,6 +403,7 @@ impl Config {
                 spool_file_size: 0,
                 spool_size: 0,
                 memory: 0,
+                flush_interval: no_time,
             },
             upstream: Upstream {
                 goproxy: ProxyList { items: Vec::new() },

@@ -188,6 +188,7 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
         quarantine_bytes: config.store.quarantine_size,
         spool_file_bytes: config.store.spool_file_size,
         spool_bytes: config.store.spool_size,
+        flush_interval: config.store.flush_interval,
         reads_only: config.server.offline,
     };
     match Store::open(options).await {

@@ -93,7 +93,11 @@ impl Writer {
             rest_until: Instant::now(),
         };
         match timeout(OPENING, writer.open_database()).await {
-            Ok(Ok(token)) => writer.missing = mark.is_none() || token != mark,
+            Ok(Ok(token)) => {
+                // What is in doubt is settled by the same pass.
+                let in_doubt = writer.files.durable.batches.has_doubt();
+                writer.missing = mark.is_none() || token != mark || in_doubt;
+            }
             Ok(Err(error)) => writer.failed(&error.to_string()),
             Err(elapsed) => writer.failed(&elapsed.to_string()),
         }
@@ -347,10 +351,12 @@ impl Writer {
     async fn end_rebuild(&mut self) {
         let Some(rebuild) = self.rebuild.take() else { return };
         self.removed = HashSet::new();
-        let whole = rebuild.walk.await.unwrap_or(false);
+        let walked = rebuild.walk.await.unwrap_or(false);
+        let whole = walked && self.files.is_settled();
         self.rest_until = Instant::now() + REST;
         if whole {
             self.files.derived_compared();
+            self.files.durable.batches.end_doubt();
         }
         if self.missing {
             return;
@@ -441,6 +447,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        batches::Batches,
         directory,
         index::database::counts,
         layout::Layout,
@@ -459,7 +466,8 @@ mod tests {
             behind: AtomicBool::new(false),
             complete: watch::channel(false).0,
         });
-        let files = Arc::new(Files::new(layout, lock, 0, 0));
+        let batches = Batches::open(true, None, true, 1);
+        let files = Arc::new(Files::new(layout, lock, batches, 0, 0));
         let (messages, queue) = mpsc::channel(8);
         let (closing, closed) = watch::channel(false);
         let mut writer = Writer::open(Arc::clone(&shared), files, queue, closed, None).await;

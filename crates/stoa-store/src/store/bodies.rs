@@ -28,7 +28,7 @@ const TO_COMMIT: Duration = Duration::from_mins(3);
 /// What became of a body.
 #[derive(Debug)]
 pub enum Committed {
-    /// It is on disk.
+    /// It is in its place.
     Stored(Arc<Sidecar>),
     /// The disk did not take it. It can be handed to those who wait for it, and is gone afterwards.
     Passed(Arc<OpenFile>),
@@ -101,8 +101,8 @@ impl Store {
         self.no_room(NoRoom::TooLarge(self.inner.spool.each())).await
     }
 
-    /// Stores an artifact for ever. When this returns that it is stored, it is on disk; dropping the future does not stop it
-    /// in the middle.
+    /// Stores an artifact for ever. When this returns that it is stored, it is served, and is on disk within the flush
+    /// interval; dropping the future does not stop it in the middle.
     ///
     /// First bytes win: other bytes than the recorded ones are [`Error::Conflict`]; the same bytes are accepted again, heal
     /// a missing or damaged file, and raise the state to verified if the new record says so. Other bytes take the place of
@@ -129,7 +129,7 @@ impl Store {
             let (module, record) = (module.clone(), record.clone());
             let inner = Arc::clone(&self.inner);
             self.write(move |files| {
-                if let Err(error) = files.sync_body(&module, artifact, &file, &record) {
+                if let Err(error) = files.body_written(&module, artifact, &file, &record) {
                     return Ok(Err((error, file, false)));
                 }
                 match files.commit(&module, artifact, path, record) {
@@ -137,7 +137,11 @@ impl Store {
                         inner.offer(&module, artifact, &sidecar);
                         Ok(Ok(sidecar))
                     }
-                    Err(error) => Ok(Err((error, file, true))),
+                    Err(error @ Error::Io(_)) => {
+                        let is_safe = files.make_safe(&file).is_ok();
+                        Ok(Err((error, file, is_safe)))
+                    }
+                    Err(error) => Ok(Err((error, file, false))),
                 }
             })
         };

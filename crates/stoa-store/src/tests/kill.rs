@@ -241,7 +241,7 @@ async fn a_kill_at_any_moment_loses_no_finished_commit() {
 }
 
 /// A store that is dropped, not closed, gives the directory free when its writer has ended.
-async fn wait_until_free(place: &Place) {
+pub(super) async fn wait_until_free(place: &Place) {
     let file = fs_err::OpenOptions::new().write(true).open(place.layout().lock()).unwrap();
     tokio::task::spawn_blocking(move || {
         rustix::fs::flock(file.file(), rustix::fs::FlockOperation::LockExclusive).unwrap();

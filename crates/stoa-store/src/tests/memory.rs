@@ -75,7 +75,8 @@ fn what_was_rejected_does_not_come_back_from_memory() {
     let place = Place::new();
     let layout = place.layout();
     let lock = crate::directory::open(&layout).unwrap().lock;
-    let files = crate::files::Files::new(layout, lock, 1 << 20, 0);
+    let batches = crate::batches::Batches::open(true, None, true, 1);
+    let files = crate::files::Files::new(layout, lock, batches, 1 << 20, 0);
     let a = module("example.com/a@v1.0.0");
     let of = |round: usize| format!("module example.com/a // {round}\n").into_bytes();
     // The round whose bytes may be seen now, at least; a reader that began before may be given earlier ones.

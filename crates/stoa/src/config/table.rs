@@ -186,6 +186,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Memory for what is asked for often: the records of versions, small files, lists; they are served without the disk",
     ),
     Setting::new(
+        "store.flush-interval",
+        "5s",
+        Kind::Age(|c, v| c.store.flush_interval = v),
+        "How long what was fetched may wait until a power cut cannot lose it; 0 has everybody wait for the disk. What is served is whole either way",
+    ),
+    Setting::new(
         "store.spool-file-size",
         "8MiB",
         Kind::Size { least: 0, most: GIB, set: |c, v| c.store.spool_file_size = v },

@@ -239,6 +239,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(store.dir, Path::new("/home/gopher/.local/share/stoa"));
     assert_eq!((store.quarantine_size, store.memory), (256 << 20, 24 << 20));
     assert_eq!((store.spool_file_size, store.spool_size), (8 << 20, 32 << 20));
+    assert_eq!(store.flush_interval, seconds(5));
     assert_eq!(upstream.goproxy.to_string(), "https://proxy.golang.org/,direct");
     assert!(upstream.goprivate.is_empty() && upstream.gonoproxy.is_empty());
     assert!(upstream.goinsecure.is_empty() && sumdb.gonosumdb.is_empty());
