@@ -28,7 +28,7 @@ use crate::{
     error::Error,
     files::is_absent,
     keyed::Keyed,
-    killpoint::{Act, Faults, Watched},
+    killpoint::{Act, Faults, Step, Watched, reached},
     layout::SIDECAR_SUFFIX,
 };
 
@@ -203,6 +203,7 @@ impl Durable {
     pub(crate) fn flush(&self, lost: impl Fn(&Path) -> Result<(), Error>) -> io::Result<()> {
         let _alone = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(mut round) = self.batches.begin_round() else { return Ok(()) };
+        reached(Step::BatchClosed);
         let pool = std::mem::take(&mut round.pool);
         let mut again = Pool::default();
         let mut failed: Option<io::Error> = None;
@@ -210,6 +211,7 @@ impl Durable {
             again.lost.insert(path);
             failed.get_or_insert(error);
         }
+        reached(Step::FilesFlushed);
         again.lost.extend(pool.lost);
         again.lost.retain(|path| match lost(path) {
             Ok(()) => false,
@@ -224,9 +226,11 @@ impl Durable {
                 failed.get_or_insert(error);
             }
         }
+        reached(Step::DirectoriesFlushed);
         if again.is_empty() {
             self.are_on_disk(&pool.made);
             let marked = self.write_mark(self.batches.mark_after(&round));
+            reached(Step::Marked);
             self.batches.end_round(&round, marked.is_ok());
             marked?;
         } else {

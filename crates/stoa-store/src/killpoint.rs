@@ -1,6 +1,6 @@
 //! The places where a test kills the process, or lets the disk fail. Nothing in a real build.
 
-/// The steps of a commit, each named by what has just been done.
+/// The steps of a commit and of a flush, each named by what has just been done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     BlobWritten,
@@ -11,6 +11,10 @@ pub(crate) enum Step {
     ZipHashRenamed,
     ListRenamed,
     Settled,
+    BatchClosed,
+    FilesFlushed,
+    DirectoriesFlushed,
+    Marked,
 }
 
 #[cfg(not(test))]
@@ -18,7 +22,7 @@ pub(crate) enum Step {
 pub(crate) fn reached(_: Step) {}
 
 #[cfg(test)]
-pub(crate) use armed::{arm, reached};
+pub(crate) use armed::{arm, arm_later, reached};
 #[cfg(test)]
 pub(crate) use watched::Watched;
 
@@ -93,6 +97,8 @@ mod armed {
     use super::Step;
 
     impl Step {
+        pub(crate) const FLUSH: [Self; 4] =
+            [Self::BatchClosed, Self::FilesFlushed, Self::DirectoriesFlushed, Self::Marked];
         pub(crate) const ALL: [Self; 8] = [
             Self::BlobWritten,
             Self::DirectoriesMade,
@@ -105,15 +111,22 @@ mod armed {
         ];
     }
 
-    /// Set in a child process only, which dies of it.
-    static ARMED: Mutex<Option<Step>> = Mutex::new(None);
+    /// Set in a child process only, which dies of it, when it passes by for so many times.
+    static ARMED: Mutex<Option<(Step, usize)>> = Mutex::new(None);
 
     pub(crate) fn arm(step: Option<Step>) {
-        *ARMED.lock().unwrap() = step;
+        *ARMED.lock().unwrap() = step.map(|step| (step, 1));
+    }
+
+    pub(crate) fn arm_later(step: Step, times: usize) {
+        *ARMED.lock().unwrap() = Some((step, times));
     }
 
     pub(crate) fn reached(step: Step) {
-        if *ARMED.lock().unwrap() == Some(step) {
+        let mut armed = ARMED.lock().unwrap();
+        let Some((_, times)) = armed.as_mut().filter(|(at, _)| *at == step) else { return };
+        *times -= 1;
+        if *times == 0 {
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
                 .unwrap();
         }

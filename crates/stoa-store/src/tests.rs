@@ -5,6 +5,7 @@ mod cut;
 mod index;
 mod kept;
 mod kill;
+mod kills;
 mod memory;
 mod power;
 mod reject;

@@ -110,6 +110,46 @@ async fn a_damaged_index_is_moved_aside() {
 }
 
 #[tokio::test]
+async fn garbage_in_the_log_of_the_index() {
+    // As a kill and a bad disk leave it: a log that is none, beside a database that is one.
+    for garbage in [vec![b'x'; 50_000], vec![0; 50_000], b"short".to_vec()] {
+        let place = Place::new();
+        let modules = filled(&place).await;
+        for suffix in ["db-wal", "db-shm"] {
+            fs_err::write(place.layout().database().with_extension(suffix), &garbage).unwrap();
+        }
+        let store = place.open().await;
+        assert_eq!(hits(&store, &modules[0]).await, "imz");
+        assert_agreement(&place, &store, &modules).await;
+    }
+    // Under a running server.
+    let place = Place::new();
+    let mut modules = filled(&place).await;
+    let store = place.open().await;
+    commit_all(&store, &modules[0]).await;
+    let later = module("example.com/later@v1.0.0");
+    commit_all(&store, &later).await;
+    modules.push(later);
+    store.flush_index().await;
+    let log = place.layout().database().with_extension("db-wal");
+    let length = fs_err::metadata(&log).unwrap().len() as usize;
+    let mut file = fs_err::OpenOptions::new().write(true).open(&log).unwrap();
+    std::io::Write::write_all(&mut file, &vec![0xa5; length]).unwrap();
+    let last = module("example.com/last@v1.0.0");
+    commit_all(&store, &last).await;
+    modules.push(last);
+    for one in &modules {
+        assert_eq!(hits(&store, one).await, "imz");
+    }
+    store.flush_index().await;
+    // What the log held may be gone without anybody noticing, but not after the next start.
+    fs_err::remove_file(place.layout().clean_mark()).ok();
+    store.close().await;
+    fs_err::remove_file(place.layout().clean_mark()).ok();
+    assert_agreement(&place, &place.open().await, &modules).await;
+}
+
+#[tokio::test]
 async fn a_database_with_another_schema_is_moved_aside() {
     let place = Place::new();
     let modules = filled(&place).await;

@@ -11,13 +11,13 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::killpoint::{Step, arm};
 
-const DIR: &str = "STOA_STORE_TEST_DIR";
-const STEP: &str = "STOA_STORE_TEST_STEP";
+pub(super) const DIR: &str = "STOA_STORE_TEST_DIR";
+pub(super) const STEP: &str = "STOA_STORE_TEST_STEP";
 
 /// Runs one test of this binary as another process.
-fn child(test: &str, place: &Place, step: &str) -> Child {
+pub(super) fn child(test: &str, place: &Place, step: &str) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("tests::kill::{test}"), "--nocapture"])
+        .args(["--exact", &format!("tests::{test}"), "--nocapture"])
         .env(DIR, place.path())
         .env(STEP, step)
         .stdin(Stdio::null())
@@ -80,7 +80,7 @@ async fn check_kill(number: usize, artifact: Artifact, step: Step, is_clean: boo
 
     let arming = format!("{} {step:?}", artifact.extension());
     let what = format!("{arming}, clean before: {is_clean}");
-    let status = child("dies_at_a_step", &place, &arming).wait_with_output().unwrap().status;
+    let status = child("kill::dies_at_a_step", &place, &arming).wait_with_output().unwrap().status;
     let died = status.signal() == Some(9);
     assert!(died || status.success(), "{what}: {status}");
     // Only the .mod completes the pair that a list needs.
@@ -142,7 +142,7 @@ async fn a_kill_while_rejecting_leaves_all_or_a_miss() {
             store.index_completed().await;
             store.close().await;
             let arming = format!("{} {step:?}", artifact.extension());
-            let child = child("dies_while_rejecting", &place, &arming);
+            let child = child("kill::dies_while_rejecting", &place, &arming);
             let status = child.wait_with_output().unwrap().status;
             let died = status.signal() == Some(9);
             assert!(died || status.success(), "{arming}: {status}");
@@ -200,7 +200,7 @@ async fn a_kill_at_any_moment_loses_no_finished_commit() {
     let mut done = std::collections::BTreeSet::new();
     // The same directory dies again and again.
     for lines in [1, 17, 60, 150] {
-        let mut child = child("commits_until_killed", &place, "");
+        let mut child = child("kill::commits_until_killed", &place, "");
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut seen = 0;
         // Who was killed may have said more than was read by then.
