@@ -21,17 +21,8 @@ use crate::{
     killpoint::{Step, reached},
     layout::{SIDECAR_SUFFIX, VersionFiles},
     record::{Sidecar, State},
+    stored::StoredVersion,
 };
-
-/// A version of which something is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredVersion {
-    pub version: Version,
-    /// What is stored of it.
-    pub artifacts: Vec<Artifact>,
-    /// What of that nobody has vouched for yet.
-    pub unverified: Vec<Artifact>,
-}
 
 /// What came of a comparison of a module's `list` with its sidecars.
 enum Compared {
@@ -39,12 +30,6 @@ enum Compared {
     Agree(Arc<Vec<Version>>),
     /// These must be settled before anything can be said; the list is as it was.
     InDoubt(Vec<ModuleVersion>),
-}
-
-impl StoredVersion {
-    pub fn has(&self, artifact: Artifact) -> bool {
-        self.artifacts.contains(&artifact)
-    }
 }
 
 impl Files {
@@ -63,28 +48,6 @@ impl Files {
             Ok(versions.filter(|versions| !versions.is_empty()))
         })?;
         Ok(versions.unwrap_or_default())
-    }
-
-    /// Every version of which an artifact can be served, sorted.
-    pub(crate) fn stored_versions(&self, path: &ModulePath) -> Result<Vec<StoredVersion>, Error> {
-        let mut versions = Vec::new();
-        for module in self.with_sidecar(path)? {
-            let place = self.layout.version(&module)?;
-            let Some(sidecar) = self.sidecar(&module)? else { continue };
-            let is_served =
-                |one| has(&place, &sidecar, one) && !self.withheld.contains(&module, one);
-            let artifacts: Vec<_> =
-                Artifact::ALL.into_iter().filter(|&one| is_served(one)).collect();
-            if !artifacts.is_empty() {
-                let version = module.version().clone();
-                let unverified =
-                    artifacts.iter().copied().filter(|&one| is_unverified(&sidecar, one));
-                let unverified = unverified.collect();
-                versions.push(StoredVersion { version, artifacts, unverified });
-            }
-        }
-        versions.sort_by(|a, b| a.version.cmp(&b.version));
-        Ok(versions)
     }
 
     /// Puts a version into its module's `list` when `.info` and `.mod` are both there for everybody, and takes it out when
@@ -148,12 +111,12 @@ impl Files {
             }
         }
         let stored = self.stored_versions(path)?;
-        let is_listed = |one: &StoredVersion| {
+        let is_listed = |one: &&StoredVersion| {
             one.has(Artifact::Info)
                 && one.has(Artifact::Mod)
                 && !one.unverified.contains(&Artifact::Mod)
         };
-        let listed = stored.into_iter().filter(is_listed).map(|one| one.version);
+        let listed = stored.iter().filter(is_listed).map(|one| one.version.clone());
         Ok(Arc::new(listed.collect()))
     }
 
@@ -224,7 +187,7 @@ impl Files {
     }
 
     /// The versions that have a sidecar file, in no order.
-    fn with_sidecar(&self, path: &ModulePath) -> Result<Vec<ModuleVersion>, Error> {
+    pub(crate) fn with_sidecar(&self, path: &ModulePath) -> Result<Vec<ModuleVersion>, Error> {
         let dir = self.layout.module_dir(path)?;
         let mut stored = Vec::new();
         for name in names(&dir)? {
@@ -276,11 +239,11 @@ fn is_listable(place: &VersionFiles, sidecar: &Sidecar) -> bool {
         && !is_unverified(sidecar, Artifact::Mod)
 }
 
-fn is_unverified(sidecar: &Sidecar, artifact: Artifact) -> bool {
+pub(crate) fn is_unverified(sidecar: &Sidecar, artifact: Artifact) -> bool {
     sidecar.of(artifact).is_some_and(|record| record.state == State::Unverified)
 }
 
-fn has(place: &VersionFiles, sidecar: &Sidecar, artifact: Artifact) -> bool {
+pub(crate) fn has(place: &VersionFiles, sidecar: &Sidecar, artifact: Artifact) -> bool {
     sidecar.of(artifact).is_some_and(|record| has_size(place, artifact, record))
 }
 

@@ -9,6 +9,7 @@ use crate::{
     answers::{Answer, AnswerKey},
     cached::Cached,
     record::Sidecar,
+    stored::{StoredList, StoredVersion},
 };
 
 /// The largest file whose bytes are remembered. Nearly every `.info` and `.mod` is smaller; a larger one would push out
@@ -23,6 +24,7 @@ const BODY: usize = 64;
 pub(crate) struct Memory {
     pub(crate) versions: Cached<ModuleVersion, Remembered>,
     pub(crate) lists: Cached<ModulePath, Vec<Version>>,
+    pub(crate) stored: Cached<ModulePath, StoredList>,
     pub(crate) answers: Cached<AnswerKey, Answer>,
 }
 
@@ -37,16 +39,22 @@ pub(crate) struct Remembered {
 }
 
 impl Memory {
-    /// At most `bytes` in all: three quarters for versions, an eighth for lists, an eighth for answers.
+    /// At most `bytes` in all: three quarters for versions, an eighth for lists of both kinds, an eighth for answers.
     pub(crate) fn new(bytes: u64) -> Self {
         let eighth = bytes / 8;
         Self {
             versions: Cached::new(bytes - 2 * eighth, |module, remembered| {
                 text(module.path().as_str()) + text(module.version().as_str()) + remembered.weight()
             }),
-            lists: Cached::new(eighth, |path, versions| {
+            lists: Cached::new(eighth / 2, |path, versions| {
                 let each = |version: &Version| size_of::<Version>() + text(version.as_str());
                 text(path.as_str()) + versions.iter().map(each).sum::<usize>()
+            }),
+            stored: Cached::new(eighth / 2, |path, list| {
+                let each = |one: &StoredVersion| {
+                    size_of::<StoredVersion>() + 3 * 16 + one.version.as_str().len()
+                };
+                text(path.as_str()) + list.versions.iter().map(each).sum::<usize>()
             }),
             answers: Cached::new(eighth, |key, answer| {
                 let key = match key {
@@ -59,7 +67,7 @@ impl Memory {
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        self.versions.bytes() + self.lists.bytes() + self.answers.bytes()
+        self.versions.bytes() + self.lists.bytes() + self.stored.bytes() + self.answers.bytes()
     }
 
     /// The sidecar on disk is this one now. What was remembered of files that it records as they were stays.

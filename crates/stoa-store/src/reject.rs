@@ -49,6 +49,10 @@ impl Withheld {
             && self.with(|all| all.contains(&(module.clone(), artifact)))
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.any.load(Ordering::SeqCst)
+    }
+
     /// Something else is stored in its place.
     pub(crate) fn release(&self, module: &ModuleVersion, artifact: Artifact) {
         if self.any.load(Ordering::SeqCst) {

@@ -29,10 +29,10 @@ use crate::{
     files::{Files, read_if_there},
     index::{Counts, Index, Row},
     layout::Layout,
-    lists::StoredVersion,
     quarantine::{QuarantineNote, put_temporary},
     record::{Sidecar, State, Stored},
     spool::Spool,
+    stored::StoredVersion,
     temporary::{Place, Temporary},
     trouble::{Fault, Health},
 };
@@ -295,8 +295,12 @@ impl Store {
         self.read(move |files| files.versions(&path)).await
     }
 
-    /// Every version of which something is stored, sorted. Looks at each sidecar and file of the module: for offline use.
-    pub async fn stored_versions(&self, path: &ModulePath) -> Result<Vec<StoredVersion>, Error> {
+    /// Every version of which something is stored, sorted. Looks at each sidecar and file of the module if its directory has
+    /// changed: for offline use.
+    pub async fn stored_versions(
+        &self,
+        path: &ModulePath,
+    ) -> Result<Arc<Vec<StoredVersion>>, Error> {
         let path = path.clone();
         self.read(move |files| files.stored_versions(&path)).await
     }

@@ -14,6 +14,7 @@ mod paced;
 mod random;
 mod record;
 mod report;
+mod scale;
 mod server;
 mod soak;
 mod synthetic;
@@ -70,6 +71,9 @@ struct Arguments {
     /// A mixed load for so many seconds, and what stoa holds meanwhile; nothing else is measured
     #[arg(long, value_name = "SECONDS")]
     soak: Option<u64>,
+    /// Only what a store of so many versions costs beside a small one
+    #[arg(long, value_name = "N")]
+    scale: Option<usize>,
     /// Write the figures to tests/bench/RESULTS.md
     #[arg(long)]
     write: bool,
@@ -114,6 +118,14 @@ fn main() -> anyhow::Result<ExitCode> {
         let time = Duration::from_secs(seconds);
         let soaked = runtime.block_on(soak::soak(&arguments.stoa()?, &data, time))?;
         return Ok(if soaked { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    if let Some(versions) = arguments.scale {
+        let dir = match &arguments.data {
+            Some(dir) => dir.clone(),
+            None => beside_the_build()?.join("bench-data"),
+        };
+        runtime.block_on(scale::run(&arguments.stoa()?, &dir, versions))?;
+        return Ok(ExitCode::SUCCESS);
     }
     let report = runtime.block_on(run(&arguments))?;
     println!("\n{}", report.terminal());

@@ -113,3 +113,36 @@ fn what_was_rejected_does_not_come_back_from_memory() {
         over.store(true, Ordering::SeqCst);
     });
 }
+
+/// The list without a network: read again when a name in the directory has changed, by whomever, and not before.
+#[tokio::test]
+async fn what_is_stored_of_a_module_is_remembered_as_long_as_its_directory_is_as_it_was() {
+    let place = Place::new();
+    let store = place.open().await;
+    let (a, b) = (module("example.com/a@v1.0.0"), module("example.com/a@v1.1.0"));
+    commit_all(&store, &a).await;
+    let dir = place.layout().module_dir(a.path()).unwrap();
+    // As if nothing had changed for a while.
+    let rest = || {
+        let past = std::time::SystemTime::now() - Duration::from_secs(10);
+        fs_err::File::open(&dir).unwrap().file().set_modified(past).unwrap();
+    };
+    let stored = async || {
+        let stored = store.stored_versions(a.path()).await.unwrap();
+        let each = |one: &crate::StoredVersion| format!("{} {}", one.version, one.artifacts.len());
+        stored.iter().map(each).collect::<Vec<_>>().join(", ")
+    };
+    rest();
+    assert_eq!(stored().await, "v1.0.0 3");
+    let first = store.stored_versions(a.path()).await.unwrap();
+    let again = store.stored_versions(a.path()).await.unwrap();
+    assert!(std::sync::Arc::ptr_eq(&first, &again), "it is not read again");
+    commit_all(&store, &b).await;
+    assert_eq!(stored().await, "v1.0.0 3, v1.1.0 3");
+    rest();
+    assert_eq!(stored().await, "v1.0.0 3, v1.1.0 3");
+    fs_err::remove_file(place.layout().version(&a).unwrap().artifact(Artifact::Zip)).unwrap();
+    assert_eq!(stored().await, "v1.0.0 2, v1.1.0 3");
+    store.reject(&b, Artifact::Mod, note(Artifact::Mod)).await.unwrap();
+    assert_eq!(stored().await, "v1.0.0 2, v1.1.0 2");
+}
