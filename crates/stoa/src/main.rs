@@ -3,6 +3,7 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -20,6 +21,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Threads for files and the resolver, made as they are needed. Misses can hold no more than their bounds together
 /// allow (fetches, commits, name look-ups: some 110 by default), so that a hit always finds one.
 const BLOCKING_THREADS: usize = 192;
+/// How long what is given up at the end may take to end.
+const STOPPING: Duration = Duration::from_secs(1);
 
 const FAULT: u8 = 1;
 const WRONG_SETTING: u8 = 2;
@@ -75,8 +78,9 @@ fn main() -> ExitCode {
         }
         Command::Config { .. } => ExitCode::SUCCESS,
     };
-    // Fetches that nobody waits for any more are given up; what they had written is swept at the next start.
-    runtime.shutdown_background();
+    // Fetches that nobody waits for any more are given up, and git commands ended with them; what they had written is swept
+    // at the next start. Only a look-up of a name, which nothing ends, takes longer.
+    runtime.shutdown_timeout(STOPPING);
     code
 }
 
