@@ -8,7 +8,7 @@ use stoa_testkit::{FakeSumdb, FakeUpstream, Fault, Gate, Go, Modules, require_go
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::fixtures::{Reply, bounded, brief, noise};
+use crate::fixtures::{BASE, Reply, World, bounded, brief, noise};
 use crate::listen::logged;
 use crate::metrics::scrape;
 use crate::stoa::{Setup, Stoa};
@@ -250,6 +250,26 @@ async fn the_head_waits_for_the_record_and_not_for_the_zip() {
     coming.holds().await;
     body.open();
     assert!(coming.end().await == large.zip);
+}
+
+/// What proves a record is known before any of it is asked for, and asked for together.
+#[tokio::test]
+async fn the_tiles_of_a_proof_are_fetched_at_once() {
+    let world = World::new();
+    let gate = Gate::new();
+    world.upstream.fault("*/tile/*", Fault::gate(&gate));
+    let setup = world.setup().env("STOA_SUMDB_TIMEOUT", "20s");
+    let stoa = setup.env("STOA_UPSTREAM_FILE_TIMEOUT", "20s").start();
+    let path = format!("{BASE}.zip");
+    let all_held = async {
+        // Of a tree of some three hundred records: two of the lowest level, one of the next.
+        gate.wait_for_held(3).await;
+        gate.open();
+    };
+    let (reply, ()) = tokio::join!(stoa.get(&path), all_held);
+    reply.ok();
+    // None was asked for behind them; and the look-up of the .mod reads none again.
+    assert_eq!(world.upstream.count("*/tile/*"), 3);
 }
 
 /// An exempt module has no record to wait for.

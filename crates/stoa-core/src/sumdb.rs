@@ -30,6 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use moka::sync::Cache;
 use stoa_module::{ErrorClass, ModuleVersion};
 use stoa_store::Store;
 use stoa_sumdb::{
@@ -60,6 +61,11 @@ const ABSENT_TTL: Duration = ECHO;
 /// How long a contradiction is.
 const SECURITY_TTL: Duration = Duration::from_mins(1);
 const VERDICT_BYTES: u64 = 1 << 20;
+/// How long a proven record is in memory, and what all of them take; a build asks for thousands within a minute. What one
+/// costs besides its text.
+const KNOWN_TTL: Duration = Duration::from_mins(1);
+const KNOWN_BYTES: u64 = 1 << 20;
+const KNOWN_COST: u32 = 400;
 
 #[derive(Clone, Debug)]
 pub struct DatabaseSettings {
@@ -99,6 +105,8 @@ struct Inner {
     /// Tiles on their way from one source, for proofs.
     reads: Arc<TileReads>,
     verdicts: Verdicts,
+    /// Records proven a moment ago: the `.zip` of a version is asked for behind its `.mod`, and by the client's own look-up.
+    known: Cache<ModuleVersion, LookedUp>,
     security_errors: AtomicU64,
 }
 
@@ -187,6 +195,15 @@ impl Database {
                 tiles: Flights::new(MOST_FLIGHTS),
                 reads: Flights::new(MOST_FLIGHTS),
                 verdicts: Verdicts::new(VERDICT_BYTES),
+                known: Cache::builder()
+                    .max_capacity(KNOWN_BYTES)
+                    .weigher(|_, found: &LookedUp| {
+                        u32::try_from(found.body.len())
+                            .unwrap_or(u32::MAX)
+                            .saturating_add(KNOWN_COST)
+                    })
+                    .time_to_live(KNOWN_TTL)
+                    .build(),
                 security_errors: AtomicU64::new(0),
             }),
         })
@@ -208,7 +225,11 @@ impl Database {
         chain: &Chain,
         via: &str,
     ) -> Result<LookedUp, Arc<Error>> {
+        if let Some(known) = self.inner.known.get(module) {
+            return Ok(known);
+        }
         if let Some(stored) = self.stored_lookup(module).await? {
+            self.inner.known.insert(module.clone(), stored.clone());
             return Ok(stored);
         }
         let asked = format!("checksum database record of {module}");
@@ -224,6 +245,10 @@ impl Database {
                 (self.clone(), module.clone(), chain.clone(), via.to_owned());
             move || async move {
                 let looked_up = database.remote_lookup(&module, &chain, &via).await;
+                if let Ok(found) = &looked_up {
+                    let found = LookedUp { stored: true, ..found.clone() };
+                    database.inner.known.insert(module.clone(), found);
+                }
                 looked_up.map_err(|error| {
                     let error = Arc::new(error);
                     let keep = match error.class {

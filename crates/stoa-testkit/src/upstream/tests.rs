@@ -247,3 +247,39 @@ async fn databases_are_served_by_name() {
     let own = get(&upstream, "/lookup/ex.com/hello@v1.0.0").await.0;
     assert!(own.ends_with(&expected_of_fork), "{own}");
 }
+
+#[tokio::test]
+async fn the_rest_of_a_file_is_given_under_its_validator() {
+    let upstream = FakeUpstream::start(modules());
+    upstream.give_ranges();
+    let (whole, _) = get(&upstream, LIST).await;
+    let etag = whole.split("ETag: ").nth(1).unwrap().lines().next().unwrap().to_owned();
+    let ask_for = async |range: &str, etag: &str| {
+        let mut stream = TcpStream::connect(upstream.address()).await.unwrap();
+        let headers = format!("Range: {range}\r\nIf-Range: {etag}\r\nConnection: close");
+        ask(&mut stream, &format!("GET {LIST} HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n")).await;
+        read_all(&mut stream).await.0
+    };
+    let rest = ask_for("bytes=4-", &etag).await;
+    assert!(rest.starts_with("HTTP/1.1 206 Fake\r\n"), "{rest}");
+    assert!(rest.contains("\r\nContent-Range: bytes 4-6/7\r\n"), "{rest}");
+    assert!(rest.ends_with("\r\n\r\n.0\n"), "{rest}");
+    assert_eq!(ask_for("bytes=4-", "\"other\"").await, whole);
+    assert_eq!(ask_for("bytes=7-", &etag).await, whole);
+    // A fault changes the bytes and not the validator.
+    upstream.fault(LIST, Fault::replace("v9.9.9\n"));
+    assert!(ask_for("bytes=4-", &etag).await.ends_with("\r\n\r\n.9\n"));
+}
+
+#[tokio::test]
+async fn a_fault_behind_a_gate_waits_for_it() {
+    let upstream = FakeUpstream::start(modules());
+    let gate = Gate::new();
+    upstream.fault("*/list", Fault::truncate(5).behind(&gate, 3));
+    let mut stream = TcpStream::connect(upstream.address()).await.unwrap();
+    ask(&mut stream, &format!("GET {LIST} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+    read_exactly(&mut stream, &format!("{HEAD}Content-Length: 7\r\n\r\nv1.")).await;
+    gate.wait_for_held(1).await;
+    gate.open();
+    assert_eq!(read_all(&mut stream).await, ("0.".to_owned(), None));
+}
