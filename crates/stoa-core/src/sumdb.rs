@@ -105,7 +105,7 @@ struct Inner {
     /// Tiles on their way from one source, for proofs.
     reads: Arc<TileReads>,
     verdicts: Verdicts,
-    /// Records proven a moment ago: the `.zip` of a version is asked for behind its `.mod`, and by the client's own look-up.
+    /// Records proven a moment ago, which are on the disk: the `.zip` of a version is asked for behind its `.mod`, and by the client's own look-up.
     known: Cache<ModuleVersion, LookedUp>,
     security_errors: AtomicU64,
 }
@@ -245,10 +245,6 @@ impl Database {
                 (self.clone(), module.clone(), chain.clone(), via.to_owned());
             move || async move {
                 let looked_up = database.remote_lookup(&module, &chain, &via).await;
-                if let Ok(found) = &looked_up {
-                    let found = LookedUp { stored: true, ..found.clone() };
-                    database.inner.known.insert(module.clone(), found);
-                }
                 looked_up.map_err(|error| {
                     let error = Arc::new(error);
                     let keep = match error.class {
@@ -425,8 +421,12 @@ impl Database {
         let lookup = Lookup::open(&body, &self.inner.settings.key).map_err(corrupt)?;
         let hashes = lookup.hashes(module).map_err(corrupt)?;
         // After its proof: whoever finds the lookup finds the tiles.
-        if self.prove(road, roads, &lookup.signed, Some(&lookup)).await? {
-            self.keep(file, body.clone()).await;
+        if self.prove(road, roads, &lookup.signed, Some(&lookup)).await?
+            && self.keep(file, body.clone()).await
+        {
+            // What the disk did not take is to be looked up again, until it does.
+            let kept = LookedUp { body: body.clone(), hashes: hashes.clone(), stored: true };
+            self.inner.known.insert(module.clone(), kept);
         }
         Ok(LookedUp { body, hashes, stored: false })
     }
