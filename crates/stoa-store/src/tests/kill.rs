@@ -30,15 +30,22 @@ pub(super) fn child(test: &str, place: &Place, step: &str) -> Child {
 /// The store of the child's parent; none in the run of all tests.
 async fn child_store() -> Option<Store> {
     let dir = std::env::var_os(DIR)?;
-    Some(Store::open(Options::new(dir)).await.unwrap())
+    let mut options = Options::new(dir);
+    if std::env::var(STEP).unwrap().ends_with(SYNCED) {
+        options.flush_interval = Duration::ZERO;
+    }
+    Some(Store::open(options).await.unwrap())
 }
+
+/// The child waits for the disk at each commit.
+const SYNCED: &str = " synced";
 
 /// `ARTIFACT STEP`: commits `.info`, `.mod` and `.zip` in this order and dies at a step of one of them.
 #[tokio::test]
 async fn dies_at_a_step() {
     let Some(store) = child_store().await else { return };
     let text = std::env::var(STEP).unwrap();
-    let (artifact, step) = text.split_once(' ').unwrap();
+    let (artifact, step) = text.trim_end_matches(SYNCED).split_once(' ').unwrap();
     let one = victim();
     for each in Artifact::ALL {
         let step = Step::ALL.into_iter().find(|known| format!("{known:?}") == step).unwrap();
@@ -78,7 +85,10 @@ async fn check_kill(number: usize, artifact: Artifact, step: Step, is_clean: boo
         fs_err::remove_file(place.layout().clean_mark()).unwrap();
     }
 
-    let arming = format!("{} {step:?}", artifact.extension());
+    // Each step of each artifact in both ways.
+    let is_synced = (number + step as usize).is_multiple_of(2) == is_clean;
+    let way = if is_synced { SYNCED } else { "" };
+    let arming = format!("{} {step:?}{way}", artifact.extension());
     let what = format!("{arming}, clean before: {is_clean}");
     let status = child("kill::dies_at_a_step", &place, &arming).wait_with_output().unwrap().status;
     let died = status.signal() == Some(9);
