@@ -425,7 +425,7 @@ impl Database {
             && self.keep(file, body.clone()).await
         {
             // What the disk did not take is to be looked up again, until it does.
-            let kept = LookedUp { body: body.clone(), hashes: hashes.clone(), stored: true };
+            let kept = LookedUp { body: body.clone(), hashes, stored: true };
             self.inner.known.insert(module.clone(), kept);
         }
         Ok(LookedUp { body, hashes, stored: false })

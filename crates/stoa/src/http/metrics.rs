@@ -8,7 +8,7 @@ mod scrape;
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -39,6 +39,19 @@ pub struct Metrics {
     bytes: Family<Kind, Counter>,
     durations: Durations,
     in_progress: Gauge,
+    /// Of hits, by the place of their kind in [`KINDS`]: looking them up by their labels is a good part of a hit's time.
+    hits: [OnceLock<Counted>; KINDS.len()],
+}
+
+/// What requests can be for.
+const KINDS: [&str; 7] = ["zip", "mod", "info", "sumdb", "list", "latest", "query"];
+
+/// The counters of one kind and outcome.
+#[derive(Clone, Debug)]
+struct Counted {
+    requests: Counter,
+    bytes: Counter,
+    durations: Histogram,
 }
 
 impl Default for Metrics {
@@ -70,7 +83,8 @@ impl Default for Metrics {
             "Requests whose answer is not sent yet",
             in_progress.clone(),
         );
-        Self { registry, requests, bytes, durations, in_progress }
+        let hits = [const { OnceLock::new() }; KINDS.len()];
+        Self { registry, requests, bytes, durations, in_progress, hits }
     }
 }
 
@@ -88,12 +102,25 @@ impl Metrics {
         bytes: u64,
         duration: Duration,
     ) {
+        self.in_progress.dec();
+        let place = KINDS.iter().position(|one| *one == kind).filter(|_| outcome == "hit");
+        let counted = match place {
+            Some(place) => self.hits[place].get_or_init(|| self.counted(kind, outcome)),
+            None => &self.counted(kind, outcome),
+        };
+        counted.requests.inc();
+        counted.bytes.inc_by(bytes);
+        counted.durations.observe(duration.as_secs_f64());
+    }
+
+    fn counted(&self, kind: &'static str, outcome: &'static str) -> Counted {
         let kind = ("kind", if kind == "-" { "other" } else { kind });
         let labels = [kind, ("outcome", outcome)];
-        self.in_progress.dec();
-        self.requests.get_or_create(&labels).inc();
-        self.bytes.get_or_create(&[kind]).inc_by(bytes);
-        self.durations.get_or_create(&labels).observe(duration.as_secs_f64());
+        Counted {
+            requests: self.requests.get_or_create_owned(&labels),
+            bytes: self.bytes.get_or_create_owned(&[kind]),
+            durations: self.durations.get_or_create_owned(&labels),
+        }
     }
 }
 
