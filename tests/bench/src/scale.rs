@@ -61,7 +61,8 @@ struct Figures {
     list: (Duration, Duration),
     /// The first, for which each version is looked at, and the next.
     offline: (Duration, Duration),
-    resident: f64,
+    /// After the start, and after all of that.
+    resident: (f64, f64),
 }
 
 type Figure = (&'static str, fn(&Figures) -> String);
@@ -75,7 +76,9 @@ const FIGURES: [Figure; 10] = [
     ("hits, anywhere, per second", |it| format!("{:.0}", it.anywhere)),
     ("list of the large module, from disk and memory", |it| both(it.list)),
     ("the same offline, first and again", |it| both(it.offline)),
-    ("resident after that", |it| format!("{:.1} MiB", it.resident)),
+    ("resident, idle and after that", |it| {
+        format!("{:.0} {:.0} MiB", it.resident.0, it.resident.1)
+    }),
     ("versions of the large module", |it| large(it.versions).to_string()),
 ];
 
@@ -211,6 +214,8 @@ async fn measure(stoa: &Path, store: &Path, versions: usize) -> anyhow::Result<F
 
     let server = Server::start(stoa, store, Network::None).await?;
     let start = server.started_in;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let idle = server.resident();
     let path = "/scale.example/large/@v/list";
     let offline = (server.time(path).await?, server.time(path).await?);
     let mut random = Random::new(versions as u64);
@@ -229,7 +234,7 @@ async fn measure(stoa: &Path, store: &Path, versions: usize) -> anyhow::Result<F
     if first.failed + hits.failed > 0 {
         bail!("{} and {} requests failed: {:?}", first.failed, hits.failed, first.wrong);
     }
-    let resident = server.resident();
+    let resident = (idle, server.resident());
     server.stop()?;
 
     // With sources that do not answer, and are known not to by then, the list is the stored one.
