@@ -255,6 +255,8 @@ pub(super) async fn wait_until_free(place: &Place) {
     let file = fs_err::OpenOptions::new().write(true).open(place.layout().lock()).unwrap();
     tokio::task::spawn_blocking(move || {
         rustix::fs::flock(file.file(), rustix::fs::FlockOperation::LockExclusive).unwrap();
+        // Closing is not enough: a child that another test is just starting shares the open file.
+        rustix::fs::flock(file.file(), rustix::fs::FlockOperation::Unlock).unwrap();
     })
     .await
     .unwrap();
