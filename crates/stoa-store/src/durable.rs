@@ -80,15 +80,19 @@ impl Change<'_> {
     /// Makes `leaf` and what is missing between it and `root`, which exists.
     pub(crate) fn make_directories(&mut self, root: &Path, leaf: &Path) -> io::Result<()> {
         let below = leaf.strip_prefix(root).map_err(io::Error::other)?;
+        // To ask for what is there takes no lock of the file system; to make it takes that of each parent, and of the first
+        // ones everybody wants it.
+        let is_there = leaf.is_dir();
         let mut dir = root.to_owned();
         for element in below.components() {
             let parent = dir.clone();
             dir.push(element);
-            let made = match fs_err::create_dir(&dir) {
-                Ok(()) => true,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-                Err(error) => return Err(error),
-            };
+            let made = !is_there
+                && match fs_err::create_dir(&dir) {
+                    Ok(()) => true,
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+                    Err(error) => return Err(error),
+                };
             // Found, but perhaps made a moment ago by a commit that has not synced it yet, or by a process that was
             // killed before it could.
             let hash = hash_of(&dir);

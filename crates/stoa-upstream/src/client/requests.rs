@@ -15,8 +15,9 @@ use crate::error::Error;
 use crate::proxy::Proxies;
 use crate::settings::Settings;
 
-/// Connections that are kept for a host while nothing is asked of it. `https:` hosts mostly need one (HTTP/2).
-const IDLE_CONNECTIONS: usize = 8;
+/// Connections that are kept for a host while nothing is asked of it: as many as a busy office uses at once, since between two
+/// requests each is idle. `https:` hosts mostly need one (HTTP/2).
+const IDLE_CONNECTIONS: usize = 32;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// An HTTP/2 connection that is in use and silent is asked for a sign of life, so that a dead one is noticed before
