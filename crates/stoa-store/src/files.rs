@@ -29,7 +29,6 @@ use crate::{
     reject::Withheld,
     spool::OpenFile,
     stored_file::StoredFile,
-    sumdb::Waiting,
     trouble::Fault,
 };
 
@@ -43,7 +42,6 @@ pub(crate) struct Files {
     pub(crate) quarantine: Quarantine,
     pub(crate) memory: Memory,
     pub(crate) withheld: Withheld,
-    pub(crate) waiting: Waiting,
     /// Held while a sidecar is read, changed and replaced. Taken before a list lock, never after one.
     pub(crate) version_locks: Keyed<ModuleVersion, Mutex<()>>,
     /// Held while a `list` or `.ziphash` is changed.
@@ -71,7 +69,6 @@ impl Files {
             quarantine: Quarantine::new(layout.quarantine(), quarantine_bytes),
             memory: Memory::new(memory_bytes),
             withheld: Withheld::default(),
-            waiting: Waiting::default(),
             version_locks: Keyed::new(),
             list_locks: Keyed::new(),
             agreed: AtomicBool::new(false),

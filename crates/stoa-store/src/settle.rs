@@ -126,7 +126,6 @@ impl Files {
 
     /// Makes everything durable that was written until now.
     pub(crate) fn flush(&self) -> Result<(), Error> {
-        let waiting = self.sumdb_flush();
         let lost = std::cell::Cell::new(0);
         let flushed = self.durable.flush(|path| {
             lost.set(lost.get() + 1);
@@ -138,8 +137,7 @@ impl Files {
                 "what was stored in the last seconds could not be written to the disk; what is lost will be fetched again"
             );
         }
-        flushed?;
-        waiting
+        Ok(flushed?)
     }
 
     /// The disk did not keep a file: nobody may trust it, whatever can be read of it now.

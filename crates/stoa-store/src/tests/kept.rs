@@ -155,35 +155,3 @@ async fn files_of_checksum_databases() {
     assert_eq!(store.counts().await.unwrap().artifacts, 0);
     assert_eq!(store.sumdb_read(name, "latest").await.unwrap().unwrap(), "two");
 }
-
-#[tokio::test]
-async fn what_waits_to_be_written_is_read_and_written_by_a_flush() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(Options::new(dir.path())).await.unwrap();
-    let name = "sum.example.com";
-    let root = dir.path().join("cache/download/sumdb").join(name);
-    for (file, body) in
-        [("latest", "head"), ("tile/8/0/001.p/7", "tile"), ("lookup/a@v1", "record")]
-    {
-        store.sumdb_write(name, file, Bytes::from(body)).await.unwrap();
-        assert_eq!(store.sumdb_read(name, file).await.unwrap().unwrap(), body);
-        assert!(!root.join(file).exists(), "{file} waits for a flush");
-    }
-    assert_eq!(store.sumdb_partial_widths(name, "tile/8/0/001").await.unwrap(), [7]);
-    store.sumdb_write(name, "latest", Bytes::from("newer")).await.unwrap();
-    store.flush().await.unwrap();
-    for (file, body) in
-        [("latest", "newer"), ("tile/8/0/001.p/7", "tile"), ("lookup/a@v1", "record")]
-    {
-        assert_eq!(fs_err::read_to_string(root.join(file)).unwrap(), body);
-        assert_eq!(store.sumdb_read(name, file).await.unwrap().unwrap(), body);
-    }
-    assert_eq!(store.sumdb_partial_widths(name, "tile/8/0/001").await.unwrap(), [7]);
-    // More than may wait is written at once; and a stop writes the rest.
-    let much = Bytes::from(vec![7; 5 << 20]);
-    store.sumdb_write(name, "tile/8/0/002", much.clone()).await.unwrap();
-    assert_eq!(fs_err::read(root.join("tile/8/0/002")).unwrap(), much);
-    store.sumdb_write(name, "lookup/b@v1", Bytes::from("last")).await.unwrap();
-    store.close().await;
-    assert_eq!(fs_err::read_to_string(root.join("lookup/b@v1")).unwrap(), "last");
-}
