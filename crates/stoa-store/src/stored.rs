@@ -42,19 +42,19 @@ impl StoredVersion {
 /// Of a module, and of which state of its directory.
 #[derive(Debug)]
 pub(crate) struct StoredList {
-    stamp: Stamp,
+    state: DirectoryState,
     pub(crate) versions: Arc<Vec<StoredVersion>>,
 }
 
 /// What changes with every name in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+struct DirectoryState {
     inode: u64,
     seconds: i64,
     nanoseconds: i64,
 }
 
-impl Stamp {
+impl DirectoryState {
     /// None of a directory that is not there, or was changed just now, or in the future, as far as the clock knows.
     fn of(dir: &Path) -> Option<Self> {
         let found = fs_err::metadata(dir).ok()?;
@@ -71,17 +71,18 @@ impl Files {
         path: &ModulePath,
     ) -> Result<Arc<Vec<StoredVersion>>, Error> {
         // What is withheld is so without any change on disk.
-        let stamp = Stamp::of(&self.layout.module_dir(path)?).filter(|_| self.withheld.is_empty());
-        if let Some(stamp) = stamp
+        let dir = self.layout.module_dir(path)?;
+        let state = DirectoryState::of(&dir).filter(|_| self.withheld.is_empty());
+        if let Some(state) = state
             && let Some(known) = self.memory.stored.peek(path)
-            && known.stamp == stamp
+            && known.state == state
         {
             return Ok(Arc::clone(&known.versions));
         }
         let ticket = self.memory.stored.ticket(path);
         let versions = Arc::new(self.look_at_versions(path)?);
-        if let Some(stamp) = stamp.filter(|_| !versions.is_empty()) {
-            let known = StoredList { stamp, versions: Arc::clone(&versions) };
+        if let Some(state) = state.filter(|_| !versions.is_empty()) {
+            let known = StoredList { state, versions: Arc::clone(&versions) };
             self.memory.stored.offer(ticket, path, Arc::new(known));
         }
         Ok(versions)

@@ -245,13 +245,10 @@ async fn protocol(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
     // The checksum database's files have module paths in their names, private ones when a client is set up wrongly.
     let private = parsed.path().is_none_or(|path| app.mirror.is_private(path));
     let via = via(request.headers());
-    let outcome;
-    let mut response = if stoa_upstream::leads_back(&via, &app.instance_id) {
-        outcome = ErrorClass::Denied.as_str();
-        error_text::respond(&leads_back(), &id, private)
+    let error = if stoa_upstream::leads_back(&via, &app.instance_id) {
+        leads_back().into()
     } else if via.len() > MAX_VIA {
-        outcome = ErrorClass::Denied.as_str();
-        error_text::respond(&too_far(), &id, private)
+        too_far().into()
     } else {
         let wish = Wish {
             via: &via,
@@ -264,16 +261,12 @@ async fn protocol(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
             .has_toll()
             .then(|| forwarded::asker(trusted, request.extensions().get(), request.headers()));
         match app.mirror.answer_to(asker, &parsed, wish).await {
-            Ok(answer) => {
-                return answer::respond(&request, asked, answer);
-            }
-            Err(error) => {
-                outcome = error.class.as_str();
-                error_text::respond(&error, &id, private)
-            }
+            Ok(answer) => return answer::respond(&request, asked, answer),
+            Err(error) => error,
         }
     };
-    let asked = Some(Arc::new(asked));
+    let mut response = error_text::respond(&error, &id, private);
+    let (asked, outcome) = (Some(Arc::new(asked)), error.class.as_str());
     response.extensions_mut().insert(access_log::Answered { asked, outcome, source: None });
     response
 }

@@ -55,7 +55,6 @@ pub(crate) async fn measure(stoa: &Path, data: &Arc<Data>) -> anyhow::Result<Lar
         }
         through.push(load::arrival(server.url(), zip).await?);
     }
-    upstream.release().await?;
     let arrival = |all: &[Arrival]| Arrival {
         first: median(all.iter().map(|it| it.first).collect()),
         whole: median(all.iter().map(|it| it.whole).collect()),

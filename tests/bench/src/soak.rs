@@ -202,7 +202,7 @@ async fn slow_reader(world: World) {
     }
 }
 
-/// Lists and latest versions, which are looked for anew.
+/// Lists, each of another module.
 async fn fresh(world: World, seed: u64) {
     let mut random = Random::new(seed);
     let go_mods: Vec<_> = world.data.go_mods().collect();

@@ -8,6 +8,7 @@ use stoa_module::{
 };
 
 use crate::oracle::{compare, question, sample};
+use crate::paths::{assert_same_path, assert_same_unescaped};
 
 const PATHS: [&str; 16] = [
     "github.com/Azure/azure-sdk-for-go/sdk/azcore",
@@ -129,26 +130,11 @@ fn go_agrees_on_faulty_paths() {
     let inputs = sample(faulty(&PATHS), 6000);
     let valid = inputs.iter().filter(|path| ModulePath::parse(path).is_ok()).count();
     assert!(valid > 1000 && valid < inputs.len() - 1000, "both kinds are there: {valid}");
-    compare(
-        &inputs,
-        |path| question(["path", path]),
-        |path, go| match ModulePath::parse(path) {
-            Err(error) => assert_ne!(go["error"], "", "{error}"),
-            Ok(parsed) => {
-                assert_eq!(go["error"], "", "{path:?}");
-                assert_eq!(go["prefix"], parsed.prefix());
-                assert_eq!(go["major"], parsed.path_major().as_str());
-                assert_eq!(go["escaped"], parsed.escaped());
-            }
-        },
-    );
+    compare(&inputs, |path| question(["path", path]), |path, go| assert_same_path(path, go));
     compare(
         &inputs,
         |path| question(["unescape_path", path]),
-        |path, go| match ModulePath::parse_escaped(path) {
-            Err(error) => assert_ne!(go["error"], "", "{error}"),
-            Ok(parsed) => assert_eq!(go["text"], parsed.as_str(), "{}", go["error"]),
-        },
+        |path, go| assert_same_unescaped(path, go),
     );
 }
 

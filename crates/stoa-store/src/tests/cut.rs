@@ -228,16 +228,22 @@ async fn no_power_cut_leaves_anything_torn_that_is_served() {
     assert!(lost > 100 && kept > 100, "{lost} lost, {kept} kept: the cuts do something");
 }
 
-/// What was flushed is not looked at again: a start after a power cut does not read the whole store.
-#[tokio::test]
-async fn what_was_flushed_is_not_read_again() {
-    let place = Place::in_memory();
+/// A store without a flusher, in which one version was flushed and another was not.
+async fn flushed_and_not(place: &Place) -> (Store, ModuleVersion, ModuleVersion) {
     let store = place.open_unflushed().await;
     store.index_completed().await;
     let (old, new) = (module("example.com/a@v1.0.0"), module("example.com/a@v1.1.0"));
     commit_all(&store, &old).await;
     store.flush().await.unwrap();
     commit_all(&store, &new).await;
+    (store, old, new)
+}
+
+/// What was flushed is not looked at again: a start after a power cut does not read the whole store.
+#[tokio::test]
+async fn what_was_flushed_is_not_read_again() {
+    let place = Place::in_memory();
+    let (store, old, new) = flushed_and_not(&place).await;
     drop(store);
     kill::wait_until_free(&place).await;
     let zeros = |one: &ModuleVersion| {
@@ -325,12 +331,7 @@ async fn doubt_on_a_disk_that_cannot_be_written() {
 async fn a_flush_that_fails() {
     async fn check(act: Act, after: &str) {
         let place = Place::in_memory();
-        let store = place.open_unflushed().await;
-        store.index_completed().await;
-        let (old, new) = (module("example.com/a@v1.0.0"), module("example.com/a@v1.1.0"));
-        commit_all(&store, &old).await;
-        store.flush().await.unwrap();
-        commit_all(&store, &new).await;
+        let (store, old, new) = flushed_and_not(&place).await;
         store.faults().set(&[(act, Errno::IO)]);
         store.flush().await.unwrap_err();
         assert_eq!(store.trouble().unwrap().fault, crate::Fault::Failing, "{act:?}");

@@ -67,11 +67,6 @@ pub fn request_id<B>(request: &Request<B>) -> String {
     id.unwrap_or("-").to_owned()
 }
 
-/// Who asked; none where the request did not come over a listener of ours.
-fn client(app: &App, way: Way, headers: &HeaderMap) -> Peer {
-    forwarded::client(&app.site.trusted_proxies, way.peer, headers)
-}
-
 /// A proxy's or a client's own id, if it is short and plain.
 fn given_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let id = headers.get(&REQUEST_ID)?;
@@ -124,7 +119,7 @@ impl Line {
         Self(Some(Fields {
             metrics: Arc::clone(&app.metrics),
             id: given_id(request.headers()).unwrap_or_else(new_id),
-            client: client(app, way, request.headers()),
+            client: forwarded::client(&app.site.trusted_proxies, way.peer, request.headers()),
             method: request.method().clone(),
             uri: request.uri().clone(),
             status: None,

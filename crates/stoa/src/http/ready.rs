@@ -4,7 +4,6 @@
 //! **Architecture invariant:** what is here is what the patient way would answer. Each answer says how long it lasts
 //! ([`stoa_core::Lasting`]), and that is asked at each hit; a file is opened anew for each hit.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -89,7 +88,7 @@ impl ReadyAnswers {
             Content::Bytes(bytes) => bytes.len() <= SMALL,
             Content::File(_) => true,
         };
-        if is_small && !matches!(ready.lasting, Lasting::Once) {
+        if is_small {
             self.0.insert(path.into(), ready);
         }
     }
@@ -101,8 +100,7 @@ impl Ready {
         let body = match &self.content {
             Content::Bytes(bytes) => Payload::Bytes(bytes.clone()),
             Content::File(file) => {
-                let whole: Range<u64> = 0..self.head.length();
-                let body = FileBody::new(Arc::new(file.open_now()?), whole);
+                let body = FileBody::new(Arc::new(file.open_now()?), 0..self.head.length());
                 Payload::File(body.through(outbox.cloned()))
             }
         };
