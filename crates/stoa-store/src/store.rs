@@ -39,7 +39,7 @@ use crate::{
 
 /// Blocking threads that writing may take. Hits use the same pool of tokio's, which the program makes much larger, without
 /// a permit, so that there is always a thread for them.
-const WRITERS: u32 = 12;
+const WRITERS: u32 = 32;
 /// How long lists wait for a flush where commits do not.
 const DERIVED: Duration = Duration::from_secs(5);
 /// The last flush: the largest bodies of some seconds, on a slow disk.

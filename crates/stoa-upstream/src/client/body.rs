@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use sha2::Digest as _;
 use stoa_module::{ErrorClass, Sha256};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::breaker::counters::Counters;
@@ -343,16 +342,9 @@ impl Sink for FileSink {
     }
 }
 
-/// Downloads that write at once. Each has a thread then, whose memory the allocator keeps for a while; what is written goes
-/// into the page cache, so that more of them would not be faster.
-const WRITING: usize = 8;
-static WRITERS: Semaphore = Semaphore::const_new(WRITING);
-
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> Result<T, Fault> {
-    // The semaphore is never closed.
-    let _permit = WRITERS.acquire().await;
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => outcome.map_err(|error| fault::of_write(&error)),
         Err(error) => {
