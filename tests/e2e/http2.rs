@@ -176,8 +176,9 @@ async fn resets_of_what_was_begun() {
             raw.ask(stream, &format!("/ex.com/cold{stream}/@v/list")).await.unwrap();
             stream += 2;
         }
-        // Answered in the order of their coming: the server has looked at all of those before it.
-        raw.ask(stream, "/ex.com/@v/list").await.unwrap();
+        // Answered in the order of their coming: the server has looked at all of those before it. It is stored, since what is
+        // asked of the source may have to wait for a place there, all of which the others hold.
+        raw.ask(stream, &format!("/{BASE}.mod")).await.unwrap();
         loop {
             let (kind, of, _) = raw.next().await.expect("the connection goes on");
             if (kind, of) == (HEADERS, stream) {
