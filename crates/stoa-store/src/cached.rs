@@ -21,8 +21,8 @@ const STRIPES: usize = 1024;
 ///
 /// A hit takes no lock of ours. A reader that read the old file while a writer replaced it must leave nothing old behind,
 /// not for a moment: it takes a [`Ticket`] before it reads, and what it then offers is put only if nothing was replaced
-/// since. A writer renames first and calls [`Cached::replaced`] or [`Cached::forget`] then, so whoever gets a ticket after
-/// that reads the new file.
+/// since. A writer renames first and calls [`Cached::replaced`] or [`Cached::forget`] then. These void tickets last, so whoever
+/// gets one after that sees the new file on disk and the new entry here.
 pub(crate) struct Cached<K, V> {
     entries: moka::sync::Cache<K, Arc<V>>,
     /// By stripes of keys.
@@ -100,22 +100,21 @@ where
 
     /// Call after the file was replaced. `value` is made of what was remembered until now.
     pub(crate) fn replaced(&self, key: &K, value: impl FnOnce(Option<Arc<V>>) -> Arc<V>) {
-        let _held = self.void(key);
-        self.entries.insert(key.clone(), value(self.entries.get(key)));
+        self.change(key, || self.entries.insert(key.clone(), value(self.entries.get(key))));
     }
 
     /// Call after the file was removed.
     pub(crate) fn forget(&self, key: &K) {
-        let _held = self.void(key);
-        self.entries.invalidate(key);
+        self.change(key, || self.entries.invalidate(key));
     }
 
-    /// Makes the tickets of a key worthless, and holds its stripe.
-    fn void(&self, key: &K) -> MutexGuard<'_, ()> {
+    /// Changes the entry of a key and makes its tickets worthless, also one that was taken amid the change: its holder may
+    /// have seen the old entry.
+    fn change(&self, key: &K, change: impl FnOnce()) {
         let stripe = Self::stripe_of(key);
-        let held = self.held(stripe);
+        let _held = self.held(stripe);
+        change();
         self.stripes[usize::from(stripe)].replacements.fetch_add(1, Ordering::AcqRel);
-        held
     }
 
     /// Bytes in memory, as they are weighed.
@@ -156,6 +155,20 @@ mod tests {
             })
             .unwrap();
         assert_eq!(got.as_deref(), Some(&"old"), "the reader began before the replacement");
+        assert_eq!(cached.peek(&1).as_deref(), Some(&"new"));
+    }
+
+    #[test]
+    fn who_saw_what_was_being_replaced_leaves_nothing_old() {
+        let cached: Cached<u8, &str> = Cached::new(1 << 20, |_, _| 0);
+        cached.load(&1, || Ok(Some("old"))).unwrap();
+        let mut seen = None;
+        cached.replaced(&1, |old| {
+            seen = Some((cached.ticket(&1), old.unwrap()));
+            Arc::new("new")
+        });
+        let (ticket, old) = seen.unwrap();
+        cached.offer(ticket, &1, old);
         assert_eq!(cached.peek(&1).as_deref(), Some(&"new"));
     }
 
