@@ -215,6 +215,7 @@ impl Refusal {
             retry_after: Some(self.retry_after()),
             tries: 0,
             hint: None,
+            status: None,
         }
     }
 

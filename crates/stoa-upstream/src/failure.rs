@@ -65,6 +65,8 @@ pub struct Failure {
     pub tries: u32,
     /// What somebody can do about it, where that is known.
     pub hint: Option<&'static str>,
+    /// Of the answer, if there was one.
+    pub status: Option<u16>,
 }
 
 impl Failure {
@@ -175,6 +177,7 @@ impl Fault {
             retry_after: self.retry_after,
             tries,
             hint: self.hint,
+            status: self.status,
         }
     }
 }

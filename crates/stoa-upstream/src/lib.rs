@@ -66,6 +66,7 @@ mod credentials;
 mod direct;
 mod discovery;
 mod error;
+pub mod examine;
 mod failure;
 mod netrc;
 mod proxy;

@@ -185,6 +185,7 @@ mod tests {
             retry_after: None,
             tries: 3,
             hint: None,
+            status: None,
         };
         Error {
             class,
