@@ -216,6 +216,7 @@ impl Refusal {
             tries: 0,
             hint: None,
             status: None,
+            trouble: None,
         }
     }
 

@@ -22,6 +22,7 @@ use crate::client::rest::{Rest, Strong};
 use crate::credentials::Credentials;
 use crate::direct::{CodeModule, DirectModules, GitStatus, Origin, impossible};
 use crate::error::Error;
+use crate::examine::Means;
 use crate::failure::{Failure, Fault, Stage, span};
 use crate::netrc::Netrc;
 use crate::proxy::Proxies;
@@ -40,8 +41,8 @@ mod probe;
 pub(crate) mod requests;
 pub(crate) mod resolver;
 mod rest;
-mod tls;
-mod words;
+pub(crate) mod tls;
+pub(crate) mod words;
 
 /// A `Retry-After` beyond this is told to the client instead of waited for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -76,6 +77,7 @@ pub struct Client {
 pub(crate) struct Inner {
     http: Http,
     direct: Option<DirectModules>,
+    means: Means,
     circuits: Circuits,
     connect_timeout: Duration,
     tries: u32,
@@ -132,11 +134,21 @@ impl Client {
     /// Reads the authorities' files, the system's authorities and the netrc file, and blocks while it does. A system
     /// without any authorities is a failure of the first `https:` request, not one here.
     pub fn new(settings: Settings) -> Result<Self, Error> {
-        Self::with_resolver(settings, Arc::new(SystemResolver::default()))
+        // Examinations have one of their own, so that a resolver that is silent has places for both.
+        let resolvers = [SystemResolver::default(), SystemResolver::default()];
+        Self::build(settings, resolvers.map(|it| Arc::new(it) as Arc<dyn Resolve>), true)
     }
 
     /// A client that looks names up by other means than the system's resolver.
     pub fn with_resolver(settings: Settings, resolver: Arc<dyn Resolve>) -> Result<Self, Error> {
+        Self::build(settings, [Arc::clone(&resolver), resolver], false)
+    }
+
+    fn build(
+        settings: Settings,
+        [resolver, for_examinations]: [Arc<dyn Resolve>; 2],
+        is_system: bool,
+    ) -> Result<Self, Error> {
         let id = &settings.instance_id;
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
         if id.is_empty() || !id.chars().all(is_plain) {
@@ -153,13 +165,24 @@ impl Client {
             Arc::clone(&names),
         )?;
         let guard = direct.as_ref().map(|direct| Arc::clone(direct.guard()));
-        let http = Http::new(&settings, credentials, proxies, guard, names)?;
+        let http =
+            Http::new(&settings, Arc::clone(&credentials), Arc::clone(&proxies), guard, names)?;
         let circuits = Circuits::new(settings.breakers, settings.probe_pause);
         let Settings { connect_timeout, retries, backoff, stall_timeout, .. } = settings;
         let tries = retries.max(1);
+        let means = Means::new(for_examinations, is_system, settings, credentials, proxies);
         let inner =
-            Inner { http, direct, circuits, connect_timeout, tries, backoff, stall_timeout };
+            Inner { http, direct, means, circuits, connect_timeout, tries, backoff, stall_timeout };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    pub(crate) fn http(&self) -> &Http {
+        &self.inner.http
+    }
+
+    /// For examinations.
+    pub(crate) fn means(&self) -> &Means {
+        &self.inner.means
     }
 
     /// The breaker of every host and use that was asked so far, in a steady order.

@@ -1,5 +1,7 @@
 //! Which secret goes with a request: the address's own, then the settings', then netrc's.
 
+use std::path::Path;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
@@ -8,7 +10,7 @@ use secrecy::ExposeSecret as _;
 use url::Url;
 
 use crate::error::Error;
-use crate::netrc::Netrc;
+use crate::netrc::{Login, Netrc};
 use crate::settings::{Credential, Secret};
 use crate::source::{Base, redacted, secret_of, without_credentials};
 
@@ -47,7 +49,7 @@ impl Credentials {
         if let Some(secret) = base.secret() {
             return header(secret);
         }
-        header(&self.configured(url).await?)
+        header(&self.configured(url).await?.0)
     }
 
     /// [`Credentials::find`] for a host of repositories: those take a token as a password, and mostly in no other way.
@@ -56,7 +58,7 @@ impl Credentials {
         let own = base.secret().filter(|secret| secret.is_whole()).cloned();
         let secret = match own {
             Some(secret) => secret,
-            None => self.configured(url).await?,
+            None => self.configured(url).await?.0,
         };
         match secret {
             Secret::Bearer(password) => {
@@ -66,13 +68,49 @@ impl Credentials {
         }
     }
 
-    async fn configured(&self, url: &Url) -> Option<Secret> {
+    /// Where the credential for an address is from, and whose it is; never what it is. `for_git` as for
+    /// [`Credentials::find_for_git`].
+    pub(crate) async fn origin(&self, base: &Base, url: &Url, for_git: bool) -> String {
+        let own = base.secret().filter(|secret| !for_git || secret.is_whole()).cloned();
+        let (secret, from) = match own {
+            Some(secret) => (secret, "in the address itself".to_owned()),
+            None => match self.configured(url).await {
+                Some((secret, Origin::Setting(prefix))) => {
+                    (secret, format!("upstream.credential {}", redacted(&prefix)))
+                }
+                Some((secret, Origin::Netrc(machine))) => {
+                    let file = self.netrc.path().unwrap_or(Path::new("netrc")).display();
+                    (secret, format!("netrc {file} (machine {machine})"))
+                }
+                None => return "none".to_owned(),
+            },
+        };
+        match secret {
+            Secret::Basic { username, .. } if !username.is_empty() => {
+                format!("user {username}, {from}")
+            }
+            Secret::Basic { .. } => format!("a password without a user, {from}"),
+            Secret::Bearer(_) => format!("a token, {from}"),
+        }
+    }
+
+    async fn configured(&self, url: &Url) -> Option<(Secret, Origin)> {
         let named = self.settings.iter().filter(|credential| covers(&credential.prefix, url));
         if let Some(credential) = named.max_by_key(|credential| path(&credential.prefix).len()) {
-            return Some(credential.secret.clone());
+            let Credential { prefix, secret } = credential.clone();
+            return Some((secret, Origin::Setting(prefix)));
         }
-        self.netrc.find(&without_credentials(url)).await
+        let Login { machine, secret } = self.netrc.find(&without_credentials(url)).await?;
+        Some((secret, Origin::Netrc(machine)))
     }
+}
+
+/// Where a credential is from, if it is not in the address.
+enum Origin {
+    /// `upstream.credential` for this prefix.
+    Setting(Url),
+    /// The entry of this machine.
+    Netrc(String),
 }
 
 fn covers(prefix: &Url, url: &Url) -> bool {
@@ -106,7 +144,7 @@ pub(crate) fn same_origin(one: &Url, other: &Url) -> bool {
 }
 
 /// None for a token that cannot stand in a header.
-fn header(secret: &Secret) -> Option<HeaderValue> {
+pub(crate) fn header(secret: &Secret) -> Option<HeaderValue> {
     let text = match secret {
         Secret::Basic { username, password } => {
             let pair = format!("{username}:{}", password.expose_secret());

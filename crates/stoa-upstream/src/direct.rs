@@ -37,6 +37,7 @@ mod refs;
 mod repositories;
 mod room;
 mod settings;
+mod trial;
 mod versions;
 mod words;
 

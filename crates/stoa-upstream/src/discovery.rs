@@ -106,6 +106,11 @@ impl Rules {
     }
 }
 
+/// Whether only a module's host knows where its code is.
+pub(crate) fn asks_host(path: &ModulePath) -> bool {
+    hosts::find(path.as_str()) == Known::Unknown
+}
+
 /// Answers `https://PATH?go-get=1`.
 pub(crate) trait Ask {
     async fn ask(&self, path: &str, about: About) -> Result<Page, Fault>;

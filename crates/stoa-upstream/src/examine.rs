@@ -3,12 +3,39 @@
 //! An examination goes by the means that requests use (the outgoing proxy of the settings, the system's resolver, the
 //! authorities and the credentials), but over connections of its own, past the pool, the names that are kept and the
 //! breakers: it shall see what is so now, and change nothing for others.
+//!
+//! # Decisions
+//!
+//! - A certificate that is not accepted ends it, after one `HEAD /` for the host's date: a clock that is wrong is why most
+//!   certificates of known hosts are not valid. Nothing else is sent over such a connection.
+//! - A stage for which too little time is left is not begun, so that our own deadline never passes for silence.
+//! - SOCKS proxies are left to reqwest: that they can be reached is seen, and then what came of the one request.
+//! - What is trusted is read anew. A server that was started before its authorities changed says otherwise in the stage
+//!   [`Step::Http`], whose request is made as all are.
+
+mod certificate;
+mod direct;
+mod http;
+mod name;
+mod outgoing;
+mod reach;
+mod tcp;
+mod tls;
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use stoa_module::ModulePath;
 use tokio::time::Instant;
+use url::Url;
+
+use crate::Client;
+use crate::client::words::is_shown;
+pub(crate) use crate::examine::reach::Means;
+
+/// Characters of [`Observed::seen`].
+const LONGEST: usize = 300;
 
 /// One stage of reaching a host, as it was seen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +78,9 @@ pub enum Trouble {
     NameNotResolved,
     /// The resolver gave no answer.
     ResolverSilent,
-    /// Every address refuses the connection.
+    /// The host is one of this network, and no setting names it: the address filter lets nobody ask it.
+    NotPublic,
+    /// An address refuses the connection, and none takes it.
     Refused,
     /// No address answers to a connect.
     Filtered,
@@ -127,6 +156,7 @@ impl Trouble {
         match self {
             Self::NameNotResolved => "name-not-resolved",
             Self::ResolverSilent => "resolver-silent",
+            Self::NotPublic => "not-public",
             Self::Refused => "refused",
             Self::Filtered => "filtered",
             Self::Unreachable => "unreachable",
@@ -195,4 +225,92 @@ impl Default for Limits {
     fn default() -> Self {
         Self { step: Duration::from_secs(10), deadline: Instant::now() + Duration::from_mins(1) }
     }
+}
+
+impl Client {
+    /// Reaches the host of an `http:` or `https:` address, asks GET of it once, and follows nothing. A credential in the
+    /// address is used. The address tells no module's name unless the caller means it to.
+    ///
+    /// It ends after the first stage that makes the next one impossible, and at the latest at the deadline.
+    pub async fn examine(&self, url: &Url, limits: &Limits) -> Examined {
+        let mut course = Course::new(*limits);
+        reach::host(self, url, &mut course).await;
+        course.examined
+    }
+
+    /// Finds out what becomes of a module that comes from its own repository: where that is, whether its host can be
+    /// reached, with what credential or key, and what git says about it. Only what the address filter and the rules for
+    /// private modules allow is asked. It needs no directory for repositories, and makes none.
+    pub async fn examine_direct(&self, path: &ModulePath, limits: &Limits) -> Examined {
+        let mut course = Course::new(*limits);
+        direct::module(self, path, &mut course).await;
+        course.examined
+    }
+}
+
+/// An examination under way.
+struct Course {
+    examined: Examined,
+    limits: Limits,
+}
+
+/// A stage under way.
+#[derive(Clone, Copy)]
+struct Begun {
+    stage: Step,
+    at: Instant,
+    /// How long it may take.
+    bound: Duration,
+}
+
+impl Course {
+    fn new(limits: Limits) -> Self {
+        Self { examined: Examined::default(), limits }
+    }
+
+    /// Begins a stage that takes at most so long; says so if there is no time left that would prove anything.
+    fn begin(&mut self, stage: Step, most: Duration) -> Option<Begun> {
+        let at = Instant::now();
+        let wanted = self.limits.step.min(most);
+        let left = self.limits.deadline.saturating_duration_since(at);
+        if left < wanted.min(LEAST) {
+            let begun = Begun { stage, at, bound: left };
+            self.end(begun, "not looked at: the time for all stages is over", None);
+            return None;
+        }
+        Some(Begun { stage, at, bound: wanted.min(left) })
+    }
+
+    fn end(&mut self, begun: Begun, seen: &str, trouble: impl Into<Option<Trouble>>) {
+        let took_ms = u64::try_from(begun.at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (stage, seen, trouble) = (begun.stage, line(seen), trouble.into());
+        self.examined.steps.push(Observed { stage, seen, took_ms, trouble });
+    }
+
+    /// Takes down what the host says the time is.
+    fn dated(&mut self, date: Option<Timestamp>) {
+        if date.is_some() {
+            (self.examined.date, self.examined.date_at) = (date, Some(Timestamp::now()));
+        }
+    }
+}
+
+/// Less time than this proves nothing about anybody.
+const LEAST: Duration = Duration::from_secs(1);
+
+/// Printable, in one line, and cut.
+fn line(text: &str) -> String {
+    let shown = |c: char| if c.is_whitespace() || !is_shown(c) { ' ' } else { c };
+    let text: String = text.trim().chars().map(shown).take(LONGEST + 1).collect();
+    if text.chars().count() <= LONGEST {
+        return text;
+    }
+    text.chars().take(LONGEST - 1).chain(['…']).collect()
+}
+
+/// The beginning of what somebody said who was expected to say something else.
+fn banner(bytes: &[u8]) -> String {
+    let shown = |&byte: &u8| if (b' '..=b'~').contains(&byte) { char::from(byte) } else { '.' };
+    let end = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
+    bytes.iter().take(end).map(shown).take(60).collect()
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use stoa_module::ErrorClass;
 
+use crate::examine::Trouble;
 use crate::source::Source;
 
 /// How far a request had come.
@@ -67,6 +68,8 @@ pub struct Failure {
     pub hint: Option<&'static str>,
     /// Of the answer, if there was one.
     pub status: Option<u16>,
+    /// What it proves to be wrong, where it proves something.
+    pub trouble: Option<Trouble>,
 }
 
 impl Failure {
@@ -117,6 +120,8 @@ pub(crate) struct Fault {
     pub(crate) given_up: bool,
     /// What somebody can do about it.
     pub(crate) hint: Option<&'static str>,
+    /// What it proves to be wrong, where it proves something.
+    pub(crate) trouble: Option<Trouble>,
 }
 
 impl Fault {
@@ -139,11 +144,17 @@ impl Fault {
             elsewhere: false,
             given_up: false,
             hint: None,
+            trouble: None,
         }
     }
 
     pub(crate) fn hint(mut self, hint: &'static str) -> Self {
         self.hint = Some(hint);
+        self
+    }
+
+    pub(crate) fn proves(mut self, trouble: Trouble) -> Self {
+        self.trouble = Some(trouble);
         self
     }
 
@@ -178,6 +189,7 @@ impl Fault {
             tries,
             hint: self.hint,
             status: self.status,
+            trouble: self.trouble,
         }
     }
 }

@@ -19,6 +19,14 @@ const MAX_BYTES: u64 = 1 << 20;
 /// `host[:port][/path]` to login and password.
 type Logins = HashMap<String, Secret>;
 
+/// An entry of the file.
+#[derive(Clone, Debug)]
+pub(crate) struct Login {
+    /// `host[:port][/path]`.
+    pub(crate) machine: String,
+    pub(crate) secret: Secret,
+}
+
 /// What tells that the file is another one now.
 type Stamp = Option<(SystemTime, u64)>;
 
@@ -39,7 +47,7 @@ impl Netrc {
 
     /// The login for an `https:` address. The file is read again when its time or size changed; while it cannot be
     /// read, what was read last stays in use.
-    pub(crate) async fn find(&self, url: &Url) -> Option<Secret> {
+    pub(crate) async fn find(&self, url: &Url) -> Option<Login> {
         let path = self.path.as_ref()?;
         if url.scheme() != "https" {
             return None;
@@ -62,6 +70,11 @@ impl Netrc {
         }
         let logins = Arc::clone(&self.state().1);
         lookup(&logins, url)
+    }
+
+    /// Where the file is, or would be.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     fn state(&self) -> MutexGuard<'_, (Stamp, Arc<Logins>)> {
@@ -123,12 +136,12 @@ fn parse(text: &str) -> Logins {
     logins
 }
 
-fn lookup(logins: &Logins, url: &Url) -> Option<Secret> {
+fn lookup(logins: &Logins, url: &Url) -> Option<Login> {
     let text = url.as_str().strip_prefix("https://")?;
     let mut prefix = text.strip_suffix('/').unwrap_or(text);
     loop {
         if let Some(secret) = logins.get(prefix) {
-            return Some(secret.clone());
+            return Some(Login { machine: prefix.to_owned(), secret: secret.clone() });
         }
         prefix = &prefix[..prefix.rfind('/')?];
     }
@@ -203,9 +216,9 @@ mod tests {
              machine a.org:8443 login port password p",
         );
         let check = |url: &str, expected: Option<&str>| {
-            let secret = lookup(&logins, &Url::parse(url).unwrap());
+            let login = lookup(&logins, &Url::parse(url).unwrap());
             let expected = expected.map(|login| format!(" {login} p"));
-            assert_eq!(secret.map(|secret| show("", &secret)), expected, "{url}");
+            assert_eq!(login.map(|login| show("", &login.secret)), expected, "{url}");
         };
         check("https://a.org", Some("host"));
         check("https://a.org/", Some("host"));

@@ -26,6 +26,7 @@ use crate::client::words;
 use crate::credentials::{Credentials, same_origin};
 use crate::discovery::Guard;
 use crate::error::Error;
+use crate::examine::Trouble;
 use crate::failure::{Fault, Stage, span};
 use crate::proxy::Proxies;
 use crate::settings::Settings;
@@ -143,17 +144,16 @@ impl Http {
         }
     }
 
-    /// Asks once, and tells the status that comes back, whatever it is. No redirect is followed.
-    pub(crate) async fn knock(
+    /// Asks once over a connection of its own, and hands over whatever is answered. No redirect is followed.
+    pub(crate) async fn ask_once(
         &self,
         base: &Base,
         url: &Url,
         waiting: &mut Budget,
-    ) -> Result<StatusCode, Fault> {
+    ) -> Result<Response, Fault> {
         let mut headers = HeaderMap::new();
         headers.insert(VIA, via::forward("", &self.via));
-        let response = self.send(&self.prober, base, url, true, headers, waiting).await?;
-        Ok(response.status())
+        self.send(&self.prober, base, url, true, headers, waiting).await
     }
 
     async fn send(
@@ -216,7 +216,10 @@ pub(crate) async fn answer(
         Err(Spent) => {
             let stage = if progress.is_resolving() { Stage::Dns } else { Stage::Http };
             let detail = format!("timeout after {}", span(waiting.whole()));
-            Err(Fault::new(ErrorClass::Timeout, stage, detail))
+            Err(Fault::new(ErrorClass::Timeout, stage, detail).proves(match stage {
+                Stage::Dns => Trouble::ResolverSilent,
+                _ => Trouble::HeaderTimeout,
+            }))
         }
     }
 }

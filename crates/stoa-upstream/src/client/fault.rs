@@ -10,7 +10,9 @@ use jiff::fmt::rfc2822;
 use stoa_module::ErrorClass;
 
 use crate::breaker::state::Sign;
+use crate::client::names::is_absence;
 use crate::discovery::NotPublic;
+use crate::examine::Trouble;
 use crate::failure::{Fault, Stage, span};
 
 const DAY: Duration = Duration::from_hours(24);
@@ -29,7 +31,9 @@ pub(crate) fn of_send(
         if error.is_timeout() {
             let stage = if is_resolving { Stage::Dns } else { Stage::Connect };
             let detail = format!("{stage}: timeout after {}", span(connect_timeout));
-            return Fault::new(ErrorClass::Timeout, stage, detail);
+            let fault = Fault::new(ErrorClass::Timeout, stage, detail);
+            // Where no name was looked up, it may have been the connection or the handshake.
+            return if is_resolving { fault.proves(Trouble::ResolverSilent) } else { fault };
         }
         let unavailable = |stage: Stage, words: &str| {
             Fault::new(ErrorClass::Unavailable, stage, format!("{stage}: {words}"))
@@ -39,11 +43,16 @@ pub(crate) fn of_send(
         }
         if error.is_dns() {
             // The resolver has tried for itself.
-            return unavailable(Stage::Dns, &causes.words());
+            let words = causes.words();
+            return unavailable(Stage::Dns, &words).proves(if is_absence(&words) {
+                Trouble::NameNotResolved
+            } else {
+                Trouble::ResolverSilent
+            });
         }
         if let Some(error) = causes.find() {
             // A certificate does not become valid by asking again.
-            let fault = unavailable(Stage::Tls, &of_tls(error));
+            let fault = unavailable(Stage::Tls, &of_tls(error)).proves(tls_trouble(error));
             let is_unknown = matches!(
                 error,
                 rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)
@@ -57,21 +66,84 @@ pub(crate) fn of_send(
         return match causes.io() {
             // Nothing but a handshake reads anything before the connection counts as made.
             Some(ErrorKind::UnexpectedEof) => {
-                unavailable(Stage::Tls, "the connection was closed during the handshake").passing()
+                let words = "the connection was closed during the handshake";
+                unavailable(Stage::Tls, words).passing().proves(Trouble::Reset)
             }
-            Some(_) => unavailable(Stage::Connect, &causes.words()).passing(),
+            Some(kind) => {
+                let fault = unavailable(Stage::Connect, &causes.words()).passing();
+                Fault { trouble: io_trouble(kind), ..fault }
+            }
             // An outgoing proxy has refused.
-            None => unavailable(Stage::Connect, &format!("outgoing proxy: {}", causes.words())),
+            None => {
+                let words = causes.words();
+                let wants_password = words == "proxy authorization required";
+                unavailable(Stage::Connect, &format!("outgoing proxy: {words}")).proves(
+                    if wants_password {
+                        Trouble::ProxyWantsPassword
+                    } else {
+                        Trouble::ProxyRefuses
+                    },
+                )
+            }
         };
     }
     if error.is_builder() {
         return Fault::new(ErrorClass::Invalid, Stage::Local, causes.words());
     }
-    if causes.find::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+    let parse = causes.find::<hyper::Error>().filter(|error| error.is_parse());
+    if let Some(error) = parse {
         let detail = "the answer is not http";
-        return Fault::new(ErrorClass::Corrupt, Stage::Http, detail);
+        let trouble = if error.is_parse_too_large() { Trouble::Endless } else { Trouble::NotHttp };
+        return Fault::new(ErrorClass::Corrupt, Stage::Http, detail).proves(trouble);
     }
-    Fault::new(ErrorClass::Unavailable, Stage::Http, causes.words()).passing()
+    // The connection was made, so that it can only have broken off.
+    Fault::new(ErrorClass::Unavailable, Stage::Http, causes.words())
+        .passing()
+        .proves(Trouble::Reset)
+}
+
+/// What a failed connect proves.
+pub(crate) fn io_trouble(kind: ErrorKind) -> Option<Trouble> {
+    match kind {
+        ErrorKind::ConnectionRefused => Some(Trouble::Refused),
+        // The second by a filter of this machine's own.
+        ErrorKind::TimedOut | ErrorKind::PermissionDenied => Some(Trouble::Filtered),
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown => {
+            Some(Trouble::Unreachable)
+        }
+        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::UnexpectedEof => {
+            Some(Trouble::Reset)
+        }
+        _ => None,
+    }
+}
+
+/// What a failed handshake proves.
+pub(crate) fn tls_trouble(error: &rustls::Error) -> Trouble {
+    use rustls::CertificateError as Bad;
+    match error {
+        rustls::Error::InvalidCertificate(bad) => match bad {
+            Bad::Expired | Bad::ExpiredContext { .. } => Trouble::CertificateExpired,
+            Bad::NotValidYet | Bad::NotValidYetContext { .. } => Trouble::CertificateNotYetValid,
+            Bad::UnknownIssuer => Trouble::UnknownAuthority,
+            Bad::NotValidForName | Bad::NotValidForNameContext { .. } => Trouble::WrongName,
+            _ => Trouble::TlsFailed,
+        },
+        _ => Trouble::TlsFailed,
+    }
+}
+
+/// What the status of an answer proves.
+fn status_trouble(status: u16) -> Option<Trouble> {
+    match status {
+        401 => Some(Trouble::Unauthorized),
+        403 => Some(Trouble::Forbidden),
+        404 | 410 => Some(Trouble::NotFound),
+        407 => Some(Trouble::ProxyWantsPassword),
+        429 => Some(Trouble::RateLimited),
+        500.. => Some(Trouble::ServerError),
+        _ => None,
+    }
 }
 
 /// Why a body broke off.
@@ -105,6 +177,7 @@ pub(crate) fn of_status(status: StatusCode, retry_after: Option<Duration>) -> Fa
     let mut fault = Fault::new(class, Stage::Http, format!("http {}", status.as_u16()));
     fault.retry_after = retry_after;
     fault.status = Some(status.as_u16());
+    fault.trouble = status_trouble(status.as_u16());
     fault.passing = match status.as_u16() {
         502..=504 => true,
         // Without a date, asking again at once would only prove the upstream right.
@@ -156,7 +229,7 @@ pub(crate) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     Some(wait.min(DAY))
 }
 
-fn of_tls(error: &rustls::Error) -> String {
+pub(crate) fn of_tls(error: &rustls::Error) -> String {
     use rustls::CertificateError as Bad;
     let words = match error {
         rustls::Error::InvalidCertificate(bad) => match bad {
@@ -220,7 +293,7 @@ impl<'e> Causes<'e> {
 }
 
 /// An I/O error without the system's number and capitals.
-fn of_io(error: &std::io::Error) -> String {
+pub(crate) fn of_io(error: &std::io::Error) -> String {
     if error.raw_os_error().is_some() { error.kind().to_string() } else { error.to_string() }
 }
 

@@ -101,17 +101,17 @@ impl Known {
 struct Failed(Arc<dyn std::error::Error + Send + Sync>);
 
 impl Failed {
-    /// The resolver has asked, and there is no such name. It is known by its words alone: glibc's and musl's.
     fn is_absence(&self) -> bool {
-        let words = self.0.to_string();
-        [
-            "Name or service not known",
-            "No address associated with hostname",
-            "Name does not resolve",
-        ]
+        is_absence(&self.0.to_string())
+    }
+}
+
+/// Whether the resolver says that it has asked, and that there is no such name. It is known by its words alone: glibc's and
+/// musl's.
+pub(crate) fn is_absence(words: &str) -> bool {
+    ["Name or service not known", "No address associated with hostname", "Name does not resolve"]
         .iter()
         .any(|absence| words.contains(absence))
-    }
 }
 
 impl fmt::Debug for Failed {

@@ -95,11 +95,12 @@ async fn ask(
     let url = if path.is_empty() { Ok(base.root()) } else { base.join(path) };
     let began = Instant::now();
     let answer = match url {
-        Ok(url) => client.http.knock(base, &url, &mut Budget::new(bound)).await,
+        Ok(url) => client.http.ask_once(base, &url, &mut Budget::new(bound)).await,
         Err(fault) => Err(fault),
     };
     match answer {
-        Ok(status) => {
+        Ok(response) => {
+            let status = response.status();
             let sign = if status.is_server_error() { Sign::Failing } else { Sign::Answer };
             let detail = format!("http {}", status.as_u16());
             (sign, Reason { stage: Stage::Http, detail })

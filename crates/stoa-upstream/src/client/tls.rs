@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject as _;
 use crate::error::Error;
 
 /// The certificates in the PEM files; each must be usable, so that a mistake is told with its file at the start.
-pub(crate) fn read(files: &[PathBuf]) -> Result<Vec<Certificate>, Error> {
+pub(crate) fn authorities(files: &[PathBuf]) -> Result<Vec<CertificateDer<'static>>, Error> {
     let mut certificates = Vec::new();
     for path in files {
         let invalid = |reason: String| Error::InvalidAuthorities { path: path.clone(), reason };
@@ -18,15 +18,22 @@ pub(crate) fn read(files: &[PathBuf]) -> Result<Vec<Certificate>, Error> {
         let before = certificates.len();
         for certificate in CertificateDer::pem_slice_iter(&pem) {
             let certificate = certificate.map_err(|error| invalid(error.to_string()))?;
-            let usable = Certificate::from_der(&certificate);
-            RootCertStore::empty().add(certificate).map_err(|error| invalid(error.to_string()))?;
-            certificates.push(usable.map_err(|error| invalid(error.to_string()))?);
+            let usable = RootCertStore::empty().add(certificate.clone());
+            usable.map_err(|error| invalid(error.to_string()))?;
+            certificates.push(certificate);
         }
         if certificates.len() == before {
             return Err(invalid("it holds no certificate".to_owned()));
         }
     }
     Ok(certificates)
+}
+
+/// [`authorities`] as reqwest takes them.
+pub(crate) fn read(files: &[PathBuf]) -> Result<Vec<Certificate>, Error> {
+    let certificates = authorities(files)?;
+    let taken = certificates.iter().map(|der| Certificate::from_der(der));
+    taken.collect::<Result<_, _>>().map_err(Error::Client)
 }
 
 /// Builds the client, and tells whether it has any authority to trust.

@@ -25,7 +25,8 @@ use url::Url;
 
 use crate::client::names::Names;
 use crate::credentials::Credentials;
-use crate::direct::access::remote::{Remote, over_ssh};
+pub(super) use crate::direct::access::remote::Remote;
+use crate::direct::access::remote::over_ssh;
 use crate::direct::access::ssh::ssh_command;
 use crate::direct::repositories::{RemoteAccess, Repositories};
 use crate::direct::words;
@@ -101,6 +102,16 @@ impl std::fmt::Debug for Access {
     }
 }
 
+/// Where git is sent.
+#[derive(Debug)]
+pub(super) struct Located<'k> {
+    pub(super) remote: Remote,
+    /// The settings' key for it.
+    pub(super) key: Option<&'k SshKey>,
+    /// Another address than the repository's own.
+    pub(super) address: Option<String>,
+}
+
 /// What the user's configuration of git says about an address.
 #[derive(Debug, Default)]
 struct OwnSettings {
@@ -145,18 +156,37 @@ impl Access {
         })
     }
 
-    async fn prepare(&self, url: &str, about: About) -> Result<RemoteEnv, Fault> {
-        let is_named = about.is_named;
-        let mut env = RemoteEnv { address: self.redirect(url), is_named, ..RemoteEnv::default() };
-        let asked = env.address.as_deref().unwrap_or(url);
+    /// Where git is sent for an address: by a redirect, by the user's `insteadOf`, by a key of ours.
+    pub(super) async fn locate(&self, url: &str, about: About) -> Result<Located<'_>, Fault> {
+        let mut address = self.redirect(url);
+        let asked = address.as_deref().unwrap_or(url);
         let mut remote = Remote::parse(&self.repositories.address(asked).await?)?;
-        let keys = if is_named { &self.ssh_keys[..] } else { &[] };
+        let keys = if about.is_named { &self.ssh_keys[..] } else { &[] };
         let key = remote.ssh_key(keys);
         if let (Remote::Http(http), Some(key)) = (&remote, key) {
             let over_ssh = over_ssh(http, key);
             remote = Remote::parse(&self.repositories.address(&over_ssh).await?)?;
-            env.address = Some(over_ssh);
+            address = Some(over_ssh);
         }
+        Ok(Located { remote, key, address })
+    }
+
+    /// Whether the host may be wherever it is.
+    pub(super) fn is_ours(&self, remote: &Remote, about: About) -> bool {
+        about.is_named && remote.host().is_some_and(|(host, _)| self.rules.names_host(host))
+    }
+
+    /// Where the credential for a repository is from.
+    pub(super) async fn credential_origin(&self, url: &Url) -> String {
+        match Base::new(url) {
+            Ok(base) => self.credentials.origin(&base, url, true).await,
+            Err(_) => "none".to_owned(),
+        }
+    }
+
+    async fn prepare(&self, url: &str, about: About) -> Result<RemoteEnv, Fault> {
+        let Located { remote, key, address } = self.locate(url, about).await?;
+        let mut env = RemoteEnv { address, is_named: about.is_named, ..RemoteEnv::default() };
         if matches!(remote, Remote::Other { .. }) && !self.allow_protocol_is_set {
             // git would say so itself, but only after its host was looked up here.
             return Err(words::transport_not_allowed());
@@ -177,8 +207,7 @@ impl Access {
             }
             Remote::Local | Remote::Other { .. } => {}
         }
-        let is_ours =
-            is_named && remote.host().is_some_and(|(host, _)| self.rules.names_host(host));
+        let is_ours = self.is_ours(&remote, about);
         self.agree_on_proxy(&remote, is_ours, &own, &mut env);
         let addresses = self.filter(&remote, is_ours, &own, &mut env.options).await?;
         if let (Remote::Http(_), Some((host, port)), false) =

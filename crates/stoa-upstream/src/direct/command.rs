@@ -20,6 +20,7 @@ use crate::direct::GitSettings;
 use crate::direct::access::RemoteEnv;
 use crate::direct::command::running::Running;
 use crate::direct::counters::Counters;
+use crate::examine::Trouble;
 use crate::failure::{Fault, Stage, span};
 use crate::settings::Environment;
 
@@ -451,7 +452,8 @@ fn not_started(error: &io::Error) -> Fault {
     let fault = |detail: String| Fault::new(ErrorClass::Unavailable, Stage::Git, detail);
     match error.kind() {
         io::ErrorKind::NotFound => fault("git: there is no git command on the server".to_owned())
-            .hint("install git where the server runs"),
+            .hint("install git where the server runs")
+            .proves(Trouble::GitMissing),
         _ => fault(format!("git: the command cannot be started: {error}")),
     }
 }

@@ -20,7 +20,7 @@ use crate::direct::access::{Access, Grant};
 use crate::direct::counters::GitStatus;
 use crate::direct::module::CodeModule;
 use crate::direct::repositories::{Fresh, Repositories};
-use crate::discovery::{Code, CodeRoot, Guard, Pages, Rules, discover};
+use crate::discovery::{Code, CodeRoot, Guard, Pages, Rules};
 use crate::error::Error;
 use crate::failure::{Fault, Stage};
 use crate::proxy::Proxies;
@@ -111,6 +111,22 @@ impl DirectModules {
         &self.guard
     }
 
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    pub(super) fn pages(&self) -> &Pages {
+        &self.pages
+    }
+
+    pub(super) fn access(&self) -> &Arc<Access> {
+        &self.access
+    }
+
+    pub(super) fn repositories(&self) -> &Repositories {
+        &self.repositories
+    }
+
     pub(crate) fn status(&self) -> GitStatus {
         self.repositories.status()
     }
@@ -171,7 +187,7 @@ impl DirectModules {
     }
 
     async fn look(&self, path: &ModulePath) -> Result<Place, Fault> {
-        match discover(path, &self.rules, &*self.pages).await? {
+        match self.discovered(path).await? {
             Code::Git(code) => Ok(Place::Repository(code)),
             Code::Proxy(base) => {
                 let base = Base::new(&base).map_err(|error| {

@@ -9,6 +9,7 @@ use stoa_module::ErrorClass;
 use url::Url;
 
 use crate::direct::access::RemoteEnv;
+use crate::examine::Trouble;
 use crate::failure::{Fault, Stage};
 use crate::source::redacted;
 
@@ -19,6 +20,7 @@ struct Meaning {
     says: Says,
     /// Another try may well succeed.
     passing: bool,
+    trouble: Trouble,
 }
 
 /// What is said after `git: `, and what can be done about it.
@@ -30,8 +32,9 @@ const fn meaning(
     class: ErrorClass,
     says: Says,
     passing: bool,
+    trouble: Trouble,
 ) -> Meaning {
-    Meaning { words, class, says, passing }
+    Meaning { words, class, says, passing, trouble }
 }
 
 use ErrorClass::{Denied, NotFound, Timeout, Unavailable};
@@ -73,6 +76,7 @@ const TABLE: &[Meaning] = &[
             "compare it with what the host publishes, and put it into the server's known_hosts",
         ),
         false,
+        Trouble::HostKeyUnknown,
     ),
     // Hosts say this for repositories that do not exist as well, and of both kinds it is all that they will say.
     meaning(
@@ -83,6 +87,7 @@ const TABLE: &[Meaning] = &[
             "give the server a credential for this host: upstream.credential, or git.token",
         ),
         false,
+        Trouble::Unauthorized,
     ),
     // The host then refuses whoever comes without the key.
     meaning(
@@ -93,6 +98,18 @@ const TABLE: &[Meaning] = &[
             "look at the server's key file and its permissions; it must need no passphrase",
         ),
         false,
+        Trouble::KeyRefused,
+    ),
+    meaning(
+        &[
+            "permission denied (",
+            "too many authentication failures",
+            "no supported authentication methods",
+        ],
+        Denied,
+        AUTHENTICATION,
+        false,
+        Trouble::KeyRefused,
     ),
     meaning(
         &[
@@ -100,21 +117,20 @@ const TABLE: &[Meaning] = &[
             "http basic: access denied",
             "invalid username or password",
             "invalid credentials",
-            "permission denied (",
-            "too many authentication failures",
-            "no supported authentication methods",
             "returned error: 401",
             "support for password authentication was removed",
         ],
         Denied,
         AUTHENTICATION,
         false,
+        Trouble::Unauthorized,
     ),
     meaning(
         &["returned error: 403", "access denied", "you do not have permission", "not authorized"],
         NotFound,
         NOT_SEEN,
         false,
+        Trouble::Forbidden,
     ),
     meaning(
         &[
@@ -128,12 +144,14 @@ const TABLE: &[Meaning] = &[
         Unavailable,
         UNRESOLVED,
         true,
+        Trouble::NameNotResolved,
     ),
     meaning(
         &["certificate subject name", "no alternative certificate subject name"],
         Unavailable,
         Says("the host's certificate is for another name", "tell those who run that host"),
         false,
+        Trouble::WrongName,
     ),
     meaning(
         &[
@@ -149,6 +167,7 @@ const TABLE: &[Meaning] = &[
         Unavailable,
         Says("the host's certificate is not trusted", "name its authority in upstream.ca-files"),
         false,
+        Trouble::UnknownAuthority,
     ),
     meaning(
         &[
@@ -160,6 +179,7 @@ const TABLE: &[Meaning] = &[
         Unavailable,
         Says("the tls connection failed", "ask again; something between may break connections off"),
         true,
+        Trouble::TlsFailed,
     ),
     // Of what came; that the connection then broke off is git's own doing.
     meaning(
@@ -170,8 +190,9 @@ const TABLE: &[Meaning] = &[
             "GIT_ALLOC_LIMIT in the server's environment is the bound, in bytes; 1 GiB if not set",
         ),
         false,
+        Trouble::GitRefused,
     ),
-    meaning(&["transport '", "protocol '"], Denied, TRANSPORT, false),
+    meaning(&["transport '", "protocol '"], Denied, TRANSPORT, false, Trouble::GitRefused),
     meaning(
         &["connect tunnel failed", "from proxy after connect", "proxy connect aborted"],
         Unavailable,
@@ -180,6 +201,7 @@ const TABLE: &[Meaning] = &[
             "look at the module's path, and at what the proxy lets through",
         ),
         true,
+        Trouble::ProxyRefuses,
     ),
     meaning(
         &["returned error: 429"],
@@ -189,12 +211,14 @@ const TABLE: &[Meaning] = &[
             "ask again later; a credential may have a higher limit",
         ),
         true,
+        Trouble::RateLimited,
     ),
     meaning(
         &["returned error: 5"],
         Unavailable,
         Says("the host has an error", "ask again later, and tell those who run that host"),
         true,
+        Trouble::ServerError,
     ),
     meaning(
         &[
@@ -214,6 +238,7 @@ const TABLE: &[Meaning] = &[
         NotFound,
         NOT_SEEN,
         false,
+        Trouble::NotFound,
     ),
     meaning(
         &[
@@ -231,8 +256,9 @@ const TABLE: &[Meaning] = &[
         Unavailable,
         UNREACHABLE,
         true,
+        Trouble::Unreachable,
     ),
-    meaning(&["operation too slow", "timed out"], Timeout, TOO_SLOW, true),
+    meaning(&["operation too slow", "timed out"], Timeout, TOO_SLOW, true, Trouble::Slow),
     meaning(
         &[
             "early eof",
@@ -246,12 +272,14 @@ const TABLE: &[Meaning] = &[
         Unavailable,
         Says("the connection broke off", "ask again"),
         true,
+        Trouble::Reset,
     ),
     meaning(
         &["no space left on device", "disk quota exceeded"],
         ErrorClass::Full,
         Says("no room on the server's disk", "free some space in the server's data directory"),
         false,
+        Trouble::GitRefused,
     ),
 ];
 
@@ -355,7 +383,7 @@ pub(super) fn of_remote(words: &str, env: &RemoteEnv) -> Fault {
         }
         return fault;
     }
-    AUTHENTICATION.fault(Denied)
+    AUTHENTICATION.fault(Denied).proves(Trouble::Unauthorized)
 }
 
 /// What git would say of an address that it may not use.
@@ -367,10 +395,11 @@ pub(super) fn transport_not_allowed() -> Fault {
 pub(super) fn fault(words: &str) -> Fault {
     let mut fault = match recognise(words) {
         Some(meaning) => {
-            let fault = meaning.says.fault(meaning.class);
+            let fault = meaning.says.fault(meaning.class).proves(meaning.trouble);
             if meaning.passing { fault.passing() } else { fault }
         }
-        None => Fault::new(ErrorClass::Unavailable, Stage::Git, "git: the command failed"),
+        None => Fault::new(ErrorClass::Unavailable, Stage::Git, "git: the command failed")
+            .proves(Trouble::GitRefused),
     };
     fault.text = own_words(words);
     fault
@@ -388,7 +417,7 @@ fn recognise(words: &str) -> Option<&'static Meaning> {
 }
 
 /// The line that says most, without credentials, at most 200 characters.
-fn own_words(words: &str) -> Option<String> {
+pub(super) fn own_words(words: &str) -> Option<String> {
     let lines: Vec<&str> =
         words.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect();
     let rank = |line: &&&str| {

@@ -8,6 +8,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use stoa_module::ErrorClass;
 use url::Host;
 
+use crate::examine::Trouble;
 use crate::failure::{Fault, Stage};
 
 /// A host whose addresses are all of the kind that only this network reaches.
@@ -17,9 +18,9 @@ pub(crate) struct NotPublic(pub(crate) IpAddr);
 
 impl NotPublic {
     pub(crate) fn fault(&self) -> Fault {
-        Fault::new(ErrorClass::Denied, Stage::Dns, self.to_string()).hint(
-            "if the host is one of yours, name it in the server's GOPRIVATE, GONOPROXY or a route",
-        )
+        Fault::new(ErrorClass::Denied, Stage::Dns, self.to_string())
+            .proves(Trouble::NotPublic)
+            .hint("if the host is one of yours, name it in the server's GOPRIVATE, GONOPROXY or a route")
     }
 }
 

@@ -186,6 +186,7 @@ mod tests {
             tries: 3,
             hint: None,
             status: None,
+            trouble: None,
         };
         Error {
             class,

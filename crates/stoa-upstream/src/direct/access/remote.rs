@@ -12,7 +12,7 @@ const USER: &str = "git";
 
 /// Where an address, as `git ls-remote --get-url` prints it, leads.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Remote {
+pub(in crate::direct) enum Remote {
     Http(Url),
     /// `ssh://…`, `git+ssh://…`, or `user@host:path`.
     Ssh {
@@ -61,7 +61,7 @@ impl Remote {
         }
     }
 
-    pub(super) fn host(&self) -> Option<(&str, u16)> {
+    pub(in crate::direct) fn host(&self) -> Option<(&str, u16)> {
         match self {
             Self::Http(url) => Some((url.host_str()?, url.port_or_known_default()?)),
             Self::Ssh { host, port, .. } | Self::Other { host, port } => Some((host, *port)),

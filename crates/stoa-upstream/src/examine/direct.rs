@@ -1,0 +1,209 @@
+//! A module that comes from its own repository.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stoa_module::{ErrorClass, ModulePath};
+use tokio::time::timeout;
+use url::Url;
+
+use crate::Client;
+use crate::client::names::Names;
+use crate::direct::{DirectModules, GitSettings};
+use crate::discovery::{Code, CodeRoot, asks_host};
+use crate::examine::reach::{Allowed, Means, reach};
+use crate::examine::{Begun, Course, Step, Trouble};
+use crate::failure::{Fault, Stage, span};
+use crate::settings::Settings;
+
+/// All stages for a module.
+pub(super) async fn module(client: &Client, path: &ModulePath, course: &mut Course) {
+    let means = client.means();
+    let direct = match fresh(means, course.limits.step).await {
+        Ok(direct) => direct,
+        Err(why) => {
+            if let Some(begun) = course.begin(Step::Git, Duration::MAX) {
+                course.end(begun, &format!("git cannot be run: {why}"), Trouble::GitRefused);
+            }
+            return;
+        }
+    };
+    let Some(code) = find(means, &direct.modules, path, course).await else { return };
+
+    let Some(begun) = course.begin(Step::Git, Duration::MAX) else { return };
+    match direct.modules.git_version().await {
+        Ok(version) => course.end(begun, &format!("git {version}"), None),
+        Err(fault) => return failed(course, begun, &fault),
+    }
+    let (root, urls) = match code {
+        Code::Git(code) => return repository(means, &direct.modules, path, &code, course).await,
+        Code::GitByScheme { root, urls } => (root, urls),
+        // It was reached, and is asked as other proxies are.
+        Code::Proxy(_) => return,
+    };
+    for url in urls {
+        let code = CodeRoot { root: root.clone(), url, subdir: String::new() };
+        let before = course.examined.steps.len();
+        repository(means, &direct.modules, path, &code, course).await;
+        let is_found = course.examined.steps.last().is_some_and(|last| last.trouble.is_none());
+        if is_found || course.examined.steps.len() == before {
+            return;
+        }
+    }
+}
+
+/// Modules of which nothing is known yet, so that nobody's answer is an old one. Their repositories would be in a directory
+/// that goes with them: an examination may run as another user than the server, beside it.
+struct Fresh {
+    modules: DirectModules,
+    _directory: tempfile::TempDir,
+}
+
+async fn fresh(means: &Means, step: Duration) -> Result<Fresh, String> {
+    let git = &means.settings.git;
+    let git = GitSettings {
+        queue_timeout: git.queue_timeout.min(step),
+        local_timeout: git.local_timeout.min(step),
+        ..git.clone()
+    };
+    let settings = Settings { git, ..means.settings.clone() };
+    let (credentials, proxies) = (Arc::clone(&means.credentials), Arc::clone(&means.proxies));
+    let names = Arc::new(Names::new(Arc::clone(&means.resolver.resolver), Duration::ZERO));
+    let making = tokio::task::spawn_blocking(move || {
+        let directory = tempfile::Builder::new().prefix("stoa-").tempdir();
+        let directory = directory.map_err(|error| error.to_string())?;
+        let git_dir = Some(directory.path().to_owned());
+        let settings = Settings { git_dir, ..settings };
+        let modules = DirectModules::new(&settings, credentials, proxies, names);
+        match modules.map_err(|error| error.to_string())? {
+            Some(modules) => Ok(Fresh { modules, _directory: directory }),
+            None => Err("there is no directory for repositories".to_owned()),
+        }
+    });
+    making.await.map_err(|error| error.to_string())?
+}
+
+/// Where the module's code is. None if that cannot be found out.
+async fn find(
+    means: &Means,
+    direct: &DirectModules,
+    path: &ModulePath,
+    course: &mut Course,
+) -> Option<Code> {
+    let rules = direct.rules();
+    let about = rules.about(path);
+    let first = course.examined.steps.len();
+    if asks_host(path) {
+        let url = Url::parse(&format!("https://{path}")).ok()?;
+        let is_ours = about.is_named && rules.names_host(url.host_str()?);
+        let allowed = Allowed { public_only: !is_ours, insecure: about.insecure };
+        let reached = reach(means, &url, allowed, course).await;
+        // That host may answer without TLS.
+        if reached.is_none() && !about.insecure {
+            return None;
+        }
+    }
+    let begun = course.begin(Step::Http, Duration::MAX)?;
+    let outcome = timeout(begun.bound, direct.discovered(path)).await;
+    let code = match outcome {
+        Ok(Ok(code)) => code,
+        Ok(Err(fault)) => {
+            failed(course, begun, &fault);
+            return None;
+        }
+        Err(_) => {
+            let seen = format!("no page about {path} in {}", span(begun.bound));
+            course.end(begun, &seen, Trouble::HeaderTimeout);
+            return None;
+        }
+    };
+    forgive(course, first, "the page came all the same");
+    let by = if asks_host(path) { "go-import" } else { "by the form of its path" };
+    let seen = match &code {
+        Code::Git(code) => format!("{} is in git at {} ({by})", code.root, code.url),
+        Code::GitByScheme { root, urls } => {
+            format!("{root} is in git at {} ({by})", urls.join(" or "))
+        }
+        Code::Proxy(url) => {
+            format!("its host names a proxy for it: {}", crate::source::redacted(url))
+        }
+    };
+    course.end(begun, &seen, None);
+    if let Code::Proxy(url) = &code {
+        let is_ours = about.is_named && rules.names_host(url.host_str().unwrap_or_default());
+        let allowed = Allowed { public_only: !is_ours, insecure: about.insecure };
+        reach(means, url, allowed, course).await?;
+    }
+    Some(code)
+}
+
+/// The host of a repository, and what git says about it.
+async fn repository(
+    means: &Means,
+    direct: &DirectModules,
+    path: &ModulePath,
+    code: &CodeRoot,
+    course: &mut Course,
+) {
+    let about = direct.rules().about(path);
+    let first = course.examined.steps.len();
+    let way = match direct.way(path, &code.url).await {
+        Ok(way) => way,
+        Err(fault) => {
+            if let Some(begun) = course.begin(Step::Git, Duration::MAX) {
+                failed(course, begun, &fault);
+            }
+            return;
+        }
+    };
+    if let Some(host) = &way.host {
+        let allowed = Allowed { public_only: !way.is_ours, insecure: about.insecure };
+        // Whatever comes of it, git may have settings of its own by which it gets there.
+        _ = reach(means, host, allowed, course).await;
+    }
+    if course.examined.troubles().any(|trouble| trouble == Trouble::NotPublic) {
+        return;
+    }
+    if let Some(begun) = course.begin(Step::Credential, Duration::MAX) {
+        course.end(begun, &way.credential, None);
+    }
+    let Some(begun) = course.begin(Step::Git, Duration::MAX) else { return };
+    let listing = direct.list_once(path, code, begun.bound);
+    match timeout(begun.bound, listing).await {
+        Ok(Ok(refs)) => {
+            forgive(course, first, "git came through all the same");
+            course.end(begun, &format!("{}: {refs} branches and tags", way.shown), None);
+        }
+        Ok(Err(fault)) => failed(course, begun, &fault),
+        Err(_) => {
+            let seen = format!("git: no answer about {} in {}", way.shown, span(begun.bound));
+            course.end(begun, &seen, Trouble::HeaderTimeout);
+        }
+    }
+}
+
+/// What stood in our way did not stand in another's. Only what costs everybody time stays a fault.
+fn forgive(course: &mut Course, first: usize, why: &str) {
+    for observed in course.examined.steps.iter_mut().skip(first) {
+        if observed.trouble.is_some_and(|trouble| trouble != Trouble::BlackHoledIpv6) {
+            observed.trouble = None;
+            observed.seen = super::line(&format!("{why}: {}", observed.seen));
+        }
+    }
+}
+
+fn failed(course: &mut Course, begun: Begun, fault: &Fault) {
+    let stage = match fault.stage {
+        Stage::Dns => Step::Name,
+        Stage::Connect => Step::Tcp,
+        Stage::Tls => Step::Tls,
+        Stage::Http | Stage::Body => Step::Http,
+        Stage::Git | Stage::Local => Step::Git,
+    };
+    let trouble = fault.trouble.unwrap_or(match fault.class {
+        ErrorClass::NotFound => Trouble::NotFound,
+        ErrorClass::Timeout => Trouble::HeaderTimeout,
+        _ => Trouble::GitRefused,
+    });
+    course.end(Begun { stage, ..begun }, &fault.to_string(), trouble);
+}
