@@ -21,6 +21,7 @@ mod direct_privacy;
 mod direct_redirects;
 mod direct_world;
 mod disk;
+mod doctor;
 mod endings;
 mod faults;
 mod fixtures;

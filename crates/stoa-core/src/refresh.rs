@@ -57,7 +57,7 @@ impl Subject {
         Ok(Self::Query(path, query))
     }
 
-    fn path(&self) -> &ModulePath {
+    pub fn path(&self) -> &ModulePath {
         match self {
             Self::Module(path) | Self::Query(path, _) => path,
             Self::Version(module) => module.path(),

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use stoa_core::Subject;
 
 use crate::config::{self, Config};
+use crate::doctor::command::DoctorArgs;
 
 /// The whole command line. `Cli::parse()` leaves with status 2 on a wrong argument.
 #[derive(Debug, Clone, Parser)]
@@ -41,6 +42,9 @@ pub enum Command {
         #[arg(required = true, value_name = "MODULE[@VERSION]", value_parser = Subject::parse)]
         subjects: Vec<Subject>,
     },
+    /// Find out why a module does not come, or takes long: names, connections, TLS, credentials, the checksum database, the
+    /// disk. Exit 0 if all is well, else the status of the verdict (docs/troubleshooting.md)
+    Doctor(DoctorArgs),
     /// Check, show or explain the settings
     Config {
         #[command(subcommand)]
@@ -156,7 +160,7 @@ pub struct Output {
     pub stdout: String,
     /// For standard error; ends with a newline unless empty.
     pub stderr: String,
-    /// 0 done, 2 a wrong setting.
+    /// The exit status.
     pub code: u8,
 }
 

@@ -1,7 +1,7 @@
 //! The command socket: how a second `stoa` on the same data directory speaks to the server that holds it.
 //!
 //! HTTP/1.1 over a unix socket in the data directory that only its owner may open. `GET /-/status`: who are you?
-//! `POST /-/refresh`: look at a module anew.
+//! `POST /-/refresh`: look at a module anew. `POST /-/doctor`: examine the sources.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -18,8 +18,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::http::{App, pages};
-use crate::refresh;
 use crate::server::{Listener, SocketFile};
+use crate::{doctor, refresh};
 
 /// Who holds a data directory.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -71,6 +71,10 @@ impl From<BreakerStatus> for Upstream {
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/-/status", get(status))
+        .route(
+            "/-/doctor",
+            post(doctor::command::doctor).layer(DefaultBodyLimit::max(MAX_QUESTION)),
+        )
         .route("/-/refresh", post(refresh::refresh).layer(DefaultBodyLimit::max(MAX_QUESTION)))
         .route("/healthz", get(pages::healthz))
         .route("/readyz", get(pages::readyz))
@@ -104,7 +108,7 @@ pub fn bind(path: &Path) -> io::Result<Listener> {
 
 /// How long an answer may take: whoever asks is a person or a health check.
 const PATIENCE: Duration = Duration::from_secs(5);
-const MAX_ANSWER: u64 = 64 << 10;
+const MAX_ANSWER: u64 = 4 << 20;
 /// The longest body of a request; it names one module.
 const MAX_QUESTION: usize = 16 << 10;
 

@@ -32,7 +32,7 @@ use stoa_module::ErrorClass;
 use tower::ServiceExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::config::TrustedProxies;
+use crate::config::{Config, TrustedProxies};
 use crate::http::access_log::Asked;
 use crate::http::door::Door;
 use crate::http::metrics::Metrics;
@@ -55,6 +55,8 @@ pub struct App {
     pub max_request_line: usize,
     pub site: Site,
     pub offline: bool,
+    /// For whoever examines it.
+    pub config: Arc<Config>,
     pub started: jiff::Timestamp,
     pub metrics: Arc<Metrics>,
     pub ready: ReadyAnswers,

@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod command_socket;
 pub mod config;
+pub mod doctor;
 pub mod healthcheck;
 pub mod http;
 pub mod log;

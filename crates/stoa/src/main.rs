@@ -9,6 +9,7 @@ use clap::Parser as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stoa::cli::{Cli, Command, Output, environment, run_config_command};
 use stoa::config::Config;
+use stoa::doctor;
 use stoa::healthcheck::healthcheck;
 use stoa::log;
 use stoa::systemd::Sockets;
@@ -35,11 +36,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(WRONG_SETTING, &format!("the working directory: {error}")),
     };
     if let Command::Config { command } = &command {
-        let Output { stdout, stderr, code } = run_config_command(command, &settings, &env, &cwd);
-        // A closed pipe (`stoa config show | head`) is no fault.
-        let _ = std::io::stdout().write_all(stdout.as_bytes());
-        let _ = std::io::stderr().write_all(stderr.as_bytes());
-        return ExitCode::from(code);
+        return say(&run_config_command(command, &settings, &env, &cwd));
     }
     let mut config = match Config::load(&settings, &env, &cwd) {
         Ok(config) => config,
@@ -76,6 +73,7 @@ fn main() -> ExitCode {
                 Err(text) => fail(FAULT, &text),
             }
         }
+        Command::Doctor(args) => say(&runtime.block_on(doctor::command::run(&config, &args))),
         Command::Config { .. } => ExitCode::SUCCESS,
     };
     // Fetches that nobody waits for any more are given up, and git commands ended with them; what they had written is swept
@@ -146,6 +144,13 @@ fn fitting_connections(asked: usize, each: u64, files: Option<u64>) -> usize {
     let Some(files) = files else { return asked };
     let fitting = files.saturating_sub(OTHER_FILES) / each;
     asked.min(usize::try_from(fitting).unwrap_or(usize::MAX)).max(1)
+}
+
+fn say(Output { stdout, stderr, code }: &Output) -> ExitCode {
+    // A closed pipe (`stoa config show | head`) is no fault.
+    let _ = std::io::stdout().write_all(stdout.as_bytes());
+    let _ = std::io::stderr().write_all(stderr.as_bytes());
+    ExitCode::from(*code)
 }
 
 fn fail(code: u8, text: &str) -> ExitCode {

@@ -1,6 +1,6 @@
 //! From settings to a running server: the one place that knows every room.
 
-mod upstream;
+pub(crate) mod upstream;
 
 use std::io;
 use std::sync::Arc;
@@ -77,6 +77,7 @@ impl Server {
             max_request_line,
             site: site(config, &listeners, tls.is_some(), !admin.is_empty()),
             offline: config.server.offline,
+            config: Arc::new(config.clone()),
             started: jiff::Timestamp::now(),
             metrics: Arc::default(),
             ready: ReadyAnswers::new(ready_memory(config)),
@@ -239,21 +240,30 @@ fn site(config: &Config, listeners: &[Listener], tls: bool, admin_apart: bool) -
     Site { url, address, tls, admin_apart, path_prefix, trusted_proxies }
 }
 
-async fn mirror(config: &Config, store: Store, client: Client) -> anyhow::Result<Mirror> {
+/// Which modules come from where.
+///
+/// # Errors
+/// A source that cannot be one.
+pub(crate) fn policy(config: &Config) -> anyhow::Result<Policy> {
     let upstream = &config.upstream;
     let chain = |list: &ProxyList| Chain::new(list).context("GOPROXY");
     let mut routes = Vec::new();
     for route in &config.routes {
         routes.push(Route { pattern: route.pattern.clone(), chain: chain(&route.goproxy)? });
     }
-    let policy = Policy {
+    Ok(Policy {
         default: chain(&upstream.goproxy)?,
         routes,
         direct: chain(&ProxyList::parse("direct")?)?,
         goprivate: upstream.goprivate.clone(),
         gonoproxy: upstream.gonoproxy.clone(),
         gonosumdb: config.sumdb.gonosumdb.clone(),
-    };
+    })
+}
+
+async fn mirror(config: &Config, store: Store, client: Client) -> anyhow::Result<Mirror> {
+    let upstream = &config.upstream;
+    let policy = policy(config)?;
     let gosumdb = &config.sumdb.gosumdb;
     let database = match gosumdb {
         GoSumDb::Off => None,

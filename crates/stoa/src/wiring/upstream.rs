@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use crate::config::{self, Config, Route};
 
 /// `git_dir`: where bare repositories are kept, if anything may be fetched from repositories.
-pub(super) fn settings(config: &Config, git_dir: Option<PathBuf>) -> Settings {
+pub(crate) fn settings(config: &Config, git_dir: Option<PathBuf>) -> Settings {
     let (upstream, git) = (&config.upstream, &config.git);
     let (mut credentials, mut ssh_keys) = (Vec::new(), Vec::new());
     for from in config.credentials.iter().chain(&config.git_credential) {
@@ -96,7 +96,7 @@ pub(super) fn say_whether_git_is_missing(config: &Config, path: Option<&OsStr>) 
 }
 
 /// Whether a directory of `PATH` has an executable file of this name.
-fn is_installed(name: &str, path: Option<&OsStr>) -> bool {
+pub(crate) fn is_installed(name: &str, path: Option<&OsStr>) -> bool {
     let Some(path) = path else { return false };
     std::env::split_paths(path).any(|dir| {
         fs_err::metadata(dir.join(name))
