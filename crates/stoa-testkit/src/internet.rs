@@ -49,6 +49,8 @@ struct Shared {
     authority: Authority,
     hosts: Mutex<BTreeMap<String, Host>>,
     asked: Mutex<BTreeSet<String>>,
+    /// What the proxy wants to be shown, if anything.
+    password: Mutex<Option<Access>>,
     log: watch::Sender<Vec<(Arc<str>, Request)>>,
     connections: AtomicUsize,
     clones: AtomicUsize,
@@ -70,6 +72,7 @@ impl Internet {
             authority: Authority::new(),
             hosts: Mutex::default(),
             asked: Mutex::default(),
+            password: Mutex::default(),
             log: watch::Sender::new(Vec::new()),
             connections: AtomicUsize::new(0),
             clones: AtomicUsize::new(0),
@@ -104,6 +107,12 @@ impl Internet {
     /// The text for `https_proxy`.
     pub fn proxy_url(&self) -> String {
         format!("http://{}", self.served.address())
+    }
+
+    /// From now on the proxy lets nobody through without this user and password: 407.
+    pub fn wants_password(&self, user: &str, password: &str) {
+        let access = Access::basic(user, password);
+        *self.shared.password.lock().unwrap_or_else(PoisonError::into_inner) = Some(access);
     }
 
     /// What a process must have in its environment to be here and nowhere else: the proxy, for all but 127.0.0.1 and
@@ -186,6 +195,12 @@ impl Internet {
 }
 
 impl Shared {
+    fn lets_through(&self, request: &Request) -> bool {
+        let password = self.password.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = request.header("proxy-authorization");
+        password.as_ref().is_none_or(|password| password.accepts(shown).is_some())
+    }
+
     fn asked(&self, authority: String) {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(authority);
     }

@@ -25,6 +25,7 @@
 //! - [`GitRemotes`] are repositories that pass for others on the internet.
 //! - [`Internet`] has them on hosts with real names, with TLS and credentials, behind an outgoing proxy.
 //! - [`SshServer`] is a real sshd that has them.
+//! - [`Port`] refuses, drops, keeps silent, or says what nobody wants to hear.
 //! - [`Go`] runs the real `go` command with nothing of the machine's own settings.
 //!
 //! A mistake in a test's own description (malformed text, an unknown module) panics and says where.
@@ -38,6 +39,7 @@ mod gzip;
 mod internet;
 mod modules;
 mod pattern;
+mod port;
 mod ssh;
 mod sumdb;
 mod tls;
@@ -51,6 +53,7 @@ pub use go::{Go, Output, require_go};
 pub use internet::{Access, Host, Internet, Reach};
 pub use modules::{Modules, zip_of};
 pub use pattern::Pattern;
+pub use port::Port;
 pub use ssh::{SshServer, require_sshd};
 pub use sumdb::{FakeSumdb, Misbehaviour};
 pub use tls::{Authority, Certificate, TlsFront};

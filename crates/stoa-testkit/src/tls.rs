@@ -25,6 +25,10 @@ pub enum Certificate {
     /// By nobody's word but its own.
     SelfSigned,
     Expired,
+    /// From the year 4000 on.
+    NotYetValid,
+    /// With so many others behind it that the chain is over a megabyte.
+    LongChain,
     /// For a name that is not the host's.
     OtherName,
     /// By an authority that nobody knows.
@@ -35,9 +39,13 @@ impl Authority {
     #[expect(clippy::new_without_default, reason = "each is another authority")]
     pub fn new() -> Authority {
         static MADE: AtomicUsize = AtomicUsize::new(0);
-        let mut params = params(&[]);
         // Two authorities of one name would be mistaken for each other.
-        let name = format!("authority {}", MADE.fetch_add(1, Ordering::Relaxed));
+        Authority::named(&format!("authority {}", MADE.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// One that calls itself that.
+    pub fn named(name: &str) -> Authority {
+        let mut params = params(&[]);
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = key();
@@ -63,6 +71,10 @@ impl Authority {
             params.not_before = date_time_ymd(2001, 1, 1);
             params.not_after = date_time_ymd(2002, 1, 1);
         }
+        if kind == Certificate::NotYetValid {
+            params.not_before = date_time_ymd(4000, 1, 1);
+            params.not_after = date_time_ymd(4001, 1, 1);
+        }
         let key = key();
         let certificate = match kind {
             Certificate::SelfSigned => params.self_signed(&key),
@@ -70,7 +82,11 @@ impl Authority {
         };
         let certificate = certificate.expect("a certificate can be signed");
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let chain: Vec<CertificateDer<'static>> = vec![certificate.der().clone()];
+        let mut chain: Vec<CertificateDer<'static>> = vec![certificate.der().clone()];
+        if kind == Certificate::LongChain {
+            let copies = (1 << 20) / certificate.der().len() + 1;
+            chain.resize(1 + copies, certificate.der().clone());
+        }
         let mut config = rustls::ServerConfig::builder()
             .with_no_client_auth()
             .with_single_cert(chain, key)

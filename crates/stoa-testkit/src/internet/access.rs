@@ -19,7 +19,7 @@ pub struct Access {
 }
 
 #[derive(Debug, Clone)]
-struct Accepted {
+pub(super) struct Accepted {
     credential: Credential,
     hidden: Vec<(String, u16)>,
 }
@@ -66,14 +66,15 @@ impl Access {
         Access { refusal: status, ..self }
     }
 
+    /// Which of those it accepts a header shows.
+    pub(super) fn accepts(&self, shown: Option<&str>) -> Option<&Accepted> {
+        let shows = |it: &&Accepted| shown.is_some_and(|header| it.credential.is_shown_by(header));
+        self.accepted.iter().find(shows)
+    }
+
     /// What is answered instead of what was asked for.
     pub(super) fn refuse(&self, request: &Request) -> Option<Answer> {
-        let shown = request.header("authorization");
-        let accepted = self
-            .accepted
-            .iter()
-            .find(|accepted| shown.is_some_and(|header| accepted.credential.is_shown_by(header)));
-        let Some(accepted) = accepted else {
+        let Some(accepted) = self.accepts(request.header("authorization")) else {
             let answer =
                 Answer::text(self.refusal, "there is nothing to see here without a credential\n");
             let challenge = "Basic realm=\"stoa-testkit\"";

@@ -40,6 +40,12 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
             return Ok(());
         };
         shared.asked(format!("{host}:{port}"));
+        if !shared.lets_through(&request) {
+            let answer = Answer::text(407, "this proxy wants a password\n")
+                .with_header("Proxy-Authenticate", "Basic realm=\"stoa-testkit\"");
+            deliver(&mut stream, &request, &answer, &Delivery::Whole).await?;
+            return Ok(());
+        }
         let door = shared.find(&host, port).map(|host| (host.door(), host));
         let Some(((reach, upstream), host)) = door.filter(|it| it.0.0 != Reach::Unresolvable)
         else {
