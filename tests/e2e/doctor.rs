@@ -177,7 +177,7 @@ fn what_hangs() {
                     world.upstream.fault(pattern, fault);
                     let began = std::time::Instant::now();
                     diagnose(&world.setup(), &[LIB]).is(code, words);
-                    assert!(began.elapsed() < Duration::from_secs(60));
+                    assert!(began.elapsed() < Duration::from_mins(1));
                 });
             };
         check("*.info", Fault::hang(), "header-timeout", "info");
@@ -323,13 +323,6 @@ fn what_this_machine_lacks() {
     let setup = world.setup().env("STOA_GOPRIVATE", "corp.test/x").env("PATH", "/nowhere");
     let found = diagnose(&setup, &[]);
     found.is("git-missing", "PATH");
-    // Its clock, as two hosts see it.
-    for host in [&world.upstream] {
-        let old = Fault::status(200).header("date", "Sat, 21 Nov 2020 10:00:00 GMT");
-        host.fault("*/supported", old);
-    }
-    let found = diagnose(&world.setup(), &[LIB]);
-    assert_eq!(found.state("this machine", "clock"), "note", "{:#}", found.report);
 }
 
 #[test]

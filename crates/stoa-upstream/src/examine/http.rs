@@ -51,7 +51,7 @@ pub(super) async fn ask(
             course.end(begun, &seen, trouble);
         }
         Err(fault) => {
-            let trouble = fault.trouble.unwrap_or(match fault.stage {
+            let mut trouble = fault.trouble.unwrap_or(match fault.stage {
                 Stage::Dns => Trouble::ResolverSilent,
                 Stage::Connect => Trouble::Filtered,
                 Stage::Tls => Trouble::TlsFailed,
@@ -64,13 +64,17 @@ pub(super) async fn ask(
             if trouble == Trouble::Endless {
                 seen = format!("a header without end: {seen}");
             }
-            if trouble == Trouble::NotHttp
+            // Who speaks before anything was asked is taken for one who breaks off, if its words are early enough.
+            if matches!(trouble, Trouble::NotHttp | Trouble::Reset)
                 && let Some(mut wire) = wire
             {
                 let left = course.limits.deadline.saturating_duration_since(Instant::now());
                 let bound = Duration::from_secs(2).min(left);
                 let said = first_words(&mut wire, url, bound).await;
-                seen = format!("{seen}: {}", banner(&said));
+                if !said.is_empty() && !said.starts_with(b"HTTP/") {
+                    trouble = Trouble::NotHttp;
+                    seen = format!("{seen}: {}", banner(&said));
+                }
             }
             course.end(begun, &seen, trouble);
         }
