@@ -85,6 +85,7 @@ pub use crate::direct::{GitCommands, GitSettings, GitStatus};
 pub use crate::discovery::{GoVcs, InvalidGoVcs, Rules};
 pub use crate::error::Error;
 pub use crate::failure::{Failure, Stage};
+pub use crate::netrc::netrc_has_login;
 pub use crate::proxy::ProxyEnvironment;
 pub use crate::settings::{Credential, Environment, Secret, Settings, SshKey, netrc_from_env};
 pub use crate::source::{Base, Source};

@@ -82,6 +82,15 @@ impl Netrc {
     }
 }
 
+/// Whether the go command would find a login for this `https:` address in this netrc file. It need not exist.
+///
+/// # Errors
+/// It cannot be read, or is larger than 1 MiB.
+pub fn netrc_has_login(netrc: &Path, url: &Url) -> std::io::Result<bool> {
+    let (_, logins) = read(netrc)?;
+    Ok(lookup(&logins, url).is_some())
+}
+
 fn read(path: &Path) -> std::io::Result<(Stamp, Arc<Logins>)> {
     let metadata = match fs_err::metadata(path) {
         Ok(metadata) => metadata,
@@ -207,6 +216,21 @@ mod tests {
         );
         check("machine", &[]);
         check("machine a login b password", &[]);
+    }
+
+    #[test]
+    fn tells_whether_there_is_a_login() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = |file: &str, expected| {
+            let url = Url::parse("https://a.org/x").unwrap();
+            assert_eq!(netrc_has_login(&dir.path().join(file), &url).ok(), expected, "{file}");
+        };
+        fs_err::write(dir.path().join("a"), "machine a.org login l password p").unwrap();
+        fs_err::write(dir.path().join("b"), "machine b.org login l password p").unwrap();
+        check("a", Some(true));
+        check("b", Some(false));
+        check("none", Some(false));
+        check("", None);
     }
 
     #[test]

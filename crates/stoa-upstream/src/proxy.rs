@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use url::{Host, Url};
 
 use crate::error::Error;
-use crate::source::redacted;
+use crate::source::{redacted, without_credentials};
 
 /// The values of `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`. `Debug` shows no password.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -27,7 +27,8 @@ impl ProxyEnvironment {
         Self::from_variables(|name| std::env::var(name).ok())
     }
 
-    fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
+    /// The same of other variables.
+    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
         let named = |names: [&str; 2]| {
             let mut values = names.into_iter().filter_map(&variable);
             values.find(|value| !value.is_empty())
@@ -37,6 +38,14 @@ impl ProxyEnvironment {
             https: named(["HTTPS_PROXY", "https_proxy"]),
             no: named(["NO_PROXY", "no_proxy"]),
         }
+    }
+
+    /// The proxy that a request to this address takes, without its credentials; none if it takes none.
+    ///
+    /// # Errors
+    /// A proxy, this or another, whose address cannot be used.
+    pub fn proxy_of(&self, target: &Url) -> Result<Option<Url>, Error> {
+        Ok(Proxies::new(self)?.find(target).map(without_credentials))
     }
 }
 
@@ -290,6 +299,24 @@ mod tests {
         check("https://one.test", "", "http://a.org", Some("https://one.test/"));
         check("socks5://one.test", "", "http://a.org", Some("socks5h://one.test"));
         check("", "socks5h://u:p@one.test:1", "https://a.org", Some("socks5h://u:p@one.test:1"));
+    }
+
+    #[test]
+    fn the_proxy_of_an_address_without_its_login() {
+        let environment = |http: &str| ProxyEnvironment {
+            http: Some(http.to_owned()),
+            https: None,
+            no: Some("b.org".to_owned()),
+        };
+        let check = |http: &str, target: &str, expected: Result<Option<&str>, ()>| {
+            let found = environment(http).proxy_of(&Url::parse(target).unwrap()).map_err(|_| ());
+            let found = found.map(|found| found.map(|url| url.to_string()));
+            assert_eq!(found, expected.map(|url| url.map(str::to_owned)), "{http} {target}");
+        };
+        check("u:p@one.test", "http://a.org", Ok(Some("http://one.test/")));
+        check("u:p@one.test", "http://b.org", Ok(None));
+        check("u:p@one.test", "https://a.org", Ok(None));
+        check("ftp://one.test", "https://a.org", Err(()));
     }
 
     #[test]
