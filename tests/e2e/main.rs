@@ -22,6 +22,7 @@ mod direct_redirects;
 mod direct_world;
 mod disk;
 mod doctor;
+mod doctor_client;
 mod doctor_net;
 mod endings;
 mod faults;

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -137,6 +138,12 @@ impl Go {
         fs_err::read_to_string(self.project_dir().join(name)).expect("the file is in the project")
     }
 
+    /// What the command is run with, for those who run it in another way.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        let path = std::env::var("PATH").unwrap_or_default();
+        self.env.iter().cloned().chain([("PATH".to_owned(), path)]).collect()
+    }
+
     pub fn project_dir(&self) -> PathBuf {
         self.root.path().join("project")
     }
@@ -162,14 +169,12 @@ impl Go {
     /// Runs the command, whatever comes of it.
     pub async fn run<A: AsRef<str>>(&self, args: impl AsRef<[A]>) -> Output {
         let args: Vec<_> = args.as_ref().iter().map(AsRef::as_ref).collect();
-        let path = std::env::var_os("PATH").unwrap_or_default();
         let mut command = Command::new("go");
         command
             .args(&args)
             .current_dir(self.project_dir())
             .env_clear()
-            .env("PATH", path)
-            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .envs(self.environment())
             .stdin(Stdio::null())
             .kill_on_drop(true);
         let output = tokio::time::timeout(PATIENCE, command.output())

@@ -7,6 +7,7 @@
 //! nothing but temporary files. It runs in the command, or, where a server runs on the data directory, in that server
 //! ([`command`]), so that it sees what the server sees.
 
+pub mod client;
 pub mod command;
 mod database;
 mod local;

@@ -9,7 +9,7 @@ use clap::Parser as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stoa::cli::{Cli, Command, Output, environment, run_config_command};
 use stoa::config::Config;
-use stoa::doctor;
+use stoa::doctor::{self, command::DoctorArgs};
 use stoa::healthcheck::healthcheck;
 use stoa::log;
 use stoa::systemd::Sockets;
@@ -37,6 +37,15 @@ fn main() -> ExitCode {
     };
     if let Command::Config { command } = &command {
         return say(&run_config_command(command, &settings, &env, &cwd));
+    }
+    // What is compared is another machine's business than the server's settings, which may not even be here.
+    if let Command::Doctor(DoctorArgs { client: Some(url), json, .. }) = &command {
+        return match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => {
+                say(&runtime.block_on(doctor::command::run_client(url, *json, &env, &cwd)))
+            }
+            Err(error) => fail(FAULT, &format!("the runtime cannot be started: {error}")),
+        };
     }
     let mut config = match Config::load(&settings, &env, &cwd) {
         Ok(config) => config,

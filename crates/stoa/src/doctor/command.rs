@@ -1,6 +1,8 @@
 //! `stoa doctor`: both ends of it, what the command socket answers, and the command that asks there or looks for itself.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use url::Url;
 
 use super::report::{Report, SeenBy};
 use super::text::{Style, render};
-use super::{Asked, examine};
+use super::{Asked, client, examine};
 use crate::cli::Output;
 use crate::command_socket::post_over;
 use crate::config::Config;
@@ -96,6 +98,18 @@ pub async fn run(config: &Config, args: &DoctorArgs) -> Output {
             Output { stdout: String::new(), stderr: format!("{stderr}stoa: {text}\n"), code: 1 }
         }
     }
+}
+
+/// `stoa doctor --client`. `url`: the stoa that is meant; without it the one that GOPROXY names.
+pub async fn run_client(
+    url: &Option<Url>,
+    json: bool,
+    env: &BTreeMap<String, String>,
+    cwd: &Path,
+) -> Output {
+    let report = client::examine(url.clone(), env, cwd).await;
+    let stdout = if json { report.to_json() } else { report.to_text(colors()) };
+    Output { stdout, stderr: String::new(), code: report.exit() }
 }
 
 fn json(report: &impl Serialize) -> String {
