@@ -124,7 +124,12 @@ impl ClientReport {
                 .map(|change| (change.name, change.value.clone()))
                 .collect(),
         };
-        let lines = Lines::new(&set, |name| machine.is_in_environment(name));
+        let hides = |name: &str| match verdict {
+            // Nobody knows what is set on a machine that is yet to come.
+            Verdict::Fine => false,
+            _ => machine.hides_stored(name),
+        };
+        let lines = Lines::new(&set, hides);
         let stoa =
             stoa.map(|stoa| mask::printable(mask::mask(stoa.as_str()).trim_end_matches('/')));
         Self { stoa, go: machine.go.clone(), verdict, settings, questions, set, lines }

@@ -19,7 +19,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// `hides`: whether the environment holds a variable, which is stronger than what `go env -w` stores.
+    /// `hides`: whether a variable of the environment is stronger than what `go env -w` stores.
     pub(super) fn new(set: &BTreeMap<&'static str, String>, hides: impl Fn(&str) -> bool) -> Self {
         if set.is_empty() {
             return Self::default();

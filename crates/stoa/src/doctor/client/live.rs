@@ -206,7 +206,7 @@ pub(super) fn of_failure(
             (Verdict::Defeats, format!("{said}: should it be http://?"))
         }
         (_, Stage::Tls) if said.contains("unknown authority") => {
-            let cure = "The go command refuses it too: add the authority to the system's, or name its file in SSL_CERT_FILE";
+            let cure = "The go command refuses it too: add the authority to the system's, or name it in SSL_CERT_FILE";
             (Verdict::Defeats, format!("{said}. {cure}"))
         }
         (ErrorClass::Corrupt, Stage::Http) if !is_tls => {

@@ -142,8 +142,11 @@ impl Machine {
         self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    pub(super) fn is_in_environment(&self, name: &str) -> bool {
-        self.variable(name).is_some()
+    /// Whether the environment holds something that is stronger than what `go env -w` stores. GOENV is, if it says that
+    /// nothing stored is read.
+    pub(super) fn hides_stored(&self, name: &str) -> bool {
+        let value = self.variable(name);
+        if name == "GOENV" { value == Some("off") } else { value.is_some() }
     }
 
     /// The netrc file that the go command reads.
@@ -188,7 +191,7 @@ async fn tell(env: &BTreeMap<String, String>, cwd: &Path) -> Option<Told> {
         .current_dir(cwd)
         .env_clear()
         .envs(env)
-        // Else it would first download the toolchain that GOTOOLCHAIN or a go.mod wants, through what is being examined.
+        // Else it would first download the toolchain that GOTOOLCHAIN or a go.mod wants.
         .env("GOTOOLCHAIN", "local")
         .stdin(Stdio::null())
         .kill_on_drop(true);
@@ -200,8 +203,8 @@ fn is_project(file: &str) -> bool {
     !file.is_empty() && file != "off" && file != "/dev/null"
 }
 
-/// A file of `NAME=value` lines by the go command's rules: what it does not understand it passes over, and a file that is
-/// not there is an empty one.
+/// A file of `NAME=value` lines by the go command's rules: what it does not understand it passes over, and a file that
+/// is not there is an empty one.
 fn read(file: &Path) -> BTreeMap<String, String> {
     let is_sound = fs_err::metadata(file)
         .is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MAX_FILE_BYTES);

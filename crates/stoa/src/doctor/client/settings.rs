@@ -333,7 +333,7 @@ fn check_gonosumdb(machine: &Machine) -> Finding {
         format!("the go command passes over a part of it: {mistake}")
     } else if let Some(missing) = missing.first() {
         format!(
-            "{missing} is private (GONOPROXY), but asked for at the public checksum database: the name leaves, the build fails"
+            "{missing} is private (GONOPROXY), but looked up in the public database: its name leaves, builds fail"
         )
     } else if globs.is_empty() {
         let says =
@@ -364,7 +364,7 @@ fn check_gosumdb(machine: &Machine, stoa: Option<&Url>) -> Finding {
         Err(error) => finding(Verdict::Defeats, &format!("every lookup fails: {error}"))
             .set("GOSUMDB", DATABASE),
         Ok(GoSumDb::Off) => {
-            let says = "stoa still verifies, but nothing proves it to this machine; and no Go toolchain can be downloaded";
+            let says = "stoa still verifies, but proves nothing to this machine; and no Go toolchain can be downloaded";
             finding(Verdict::Weakens, says).set("GOSUMDB", DATABASE)
         }
         Ok(GoSumDb::Database { url: None, .. }) => {

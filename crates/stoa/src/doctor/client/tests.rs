@@ -233,6 +233,18 @@ fn a_new_machine_gets_what_this_one_has() {
     );
 }
 
+#[test]
+fn what_is_stronger_than_what_is_stored() {
+    let check = |env: &[(&str, &str)], name: &str, expected: bool| {
+        assert_eq!(Machine::of(map(env), map(&[])).hides_stored(name), expected, "{env:?}");
+    };
+    check(&[], "GOPROXY", false);
+    check(&[("GOPROXY", "")], "GOPROXY", false);
+    check(&[("GOPROXY", "off")], "GOPROXY", true);
+    check(&[("GOENV", "/home/me/goenv")], "GOENV", false);
+    check(&[("GOENV", "off")], "GOENV", true);
+}
+
 fn report(env: &[(&str, &str)], stoa: Option<&str>) -> ClientReport {
     let machine = Machine::of(map(env), BTreeMap::new());
     let stoa = stoa.map(|stoa| Url::parse(stoa).unwrap());
