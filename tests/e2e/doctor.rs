@@ -159,6 +159,7 @@ fn what_a_source_answers() {
     check("/ex.com/*", Fault::status(429), "rate-limited", "429");
     check("/ex.com/*", Fault::status(500), "server-error", "500");
     check("*.info", Fault::status(503), "server-error", "503");
+    check("/ex.com/*", Fault::status(405), "not-a-proxy", "405");
     check("*/list", Fault::replace("<html>log in</html>"), "malformed", "log in");
     check("*.info", Fault::replace("<html>log in</html>"), "malformed", "log in");
     check("*.mod", Fault::replace("<html>log in</html>"), "malformed", "log in");

@@ -42,6 +42,7 @@ pub enum Verdict {
     Forbidden,
     RateLimited,
     ServerError,
+    NotAProxy,
     GitRefused,
     // Modules and the checksum database.
     TreeForked,
@@ -351,8 +352,16 @@ pub static TABLE: &[Row] = &[
         "server-error",
         45,
         "The host itself is in trouble.",
-        "It answered with a status of 500 or more, or one that means nothing here.",
+        "It answered with a status of 500 or more.",
         "Tell its owner; put another upstream behind it over `|`.",
+    ),
+    row(
+        Verdict::NotAProxy,
+        "not-a-proxy",
+        47,
+        "What answers at this address is no module proxy, or one that does not take such a question.",
+        "It answered with a status that the protocol does not know, like 400 or 405, or with redirects that lead nowhere.",
+        "Look at the path in the source's address; a server for several kinds of packages mostly has its Go modules below one.",
     ),
     row(
         Verdict::GitRefused,
