@@ -7,6 +7,7 @@ mod connecting;
 mod credentials;
 mod direct;
 mod directory;
+mod examine;
 mod http2;
 mod names;
 mod outgoing_proxy;

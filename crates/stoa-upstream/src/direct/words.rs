@@ -167,7 +167,8 @@ const TABLE: &[Meaning] = &[
         Unavailable,
         Says("the host's certificate is not trusted", "name its authority in upstream.ca-files"),
         false,
-        Trouble::UnknownAuthority,
+        // Why it is not, not every one says.
+        Trouble::TlsFailed,
     ),
     meaning(
         &[

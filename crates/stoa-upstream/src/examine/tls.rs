@@ -13,7 +13,9 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, ProtocolVersion, RootCertStore, SignatureScheme,
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -216,7 +218,11 @@ pub(super) async fn handshake<S: Wire>(
         return failed(words, trouble);
     };
     let version = stream.as_ref().and_then(|stream| stream.get_ref().1.protocol_version());
-    let version = version.and_then(|version| version.as_str()).unwrap_or("TLS");
+    let version = match version {
+        Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
+        Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
+        _ => "TLS",
+    };
     let chain: Vec<Certificate> =
         shown.chain.iter().map_while(|der| certificate::read(der)).collect();
     let judged = judge(host, &chain, &shown, trust.all.is_none());
