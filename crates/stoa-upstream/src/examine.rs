@@ -263,6 +263,18 @@ struct Begun {
     bound: Duration,
 }
 
+impl Begun {
+    /// How long to wait for the main thing, so that there is time for a look at what came instead.
+    fn patience(self) -> Duration {
+        self.bound * 7 / 10
+    }
+
+    /// What is left of the bound.
+    fn left(self) -> Duration {
+        self.bound.saturating_sub(self.at.elapsed())
+    }
+}
+
 impl Course {
     fn new(limits: Limits) -> Self {
         Self { examined: Examined::default(), limits }

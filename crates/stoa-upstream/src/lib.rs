@@ -3,7 +3,8 @@
 //! command's rules for a chain of sources.
 //!
 //! [`Client::get`] reads something small into memory, [`Client::download`] writes something of any size to a file. Both
-//! ask one [`Source`]; which one is asked next is told by a [`Walk`] along a [`Chain`].
+//! ask one [`Source`]; which one is asked next is told by a [`Walk`] along a [`Chain`]. What stands in the way of a host is
+//! told by [`Client::examine`].
 //!
 //! # What can go wrong
 //!

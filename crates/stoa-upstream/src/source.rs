@@ -251,3 +251,8 @@ pub(crate) fn redacted(url: &Url) -> String {
     }
     url.to_string()
 }
+
+/// The same of an address in the words of others.
+pub(crate) fn redacted_text(address: &str) -> String {
+    Url::parse(address).map_or_else(|_| "(address)".to_owned(), |url| redacted(&url))
+}

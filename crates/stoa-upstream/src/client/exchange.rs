@@ -144,6 +144,12 @@ impl Http {
         }
     }
 
+    /// The next connection for this address is to what the resolver says then.
+    pub(crate) fn doubt(&self, url: &Url) {
+        let connected_to = self.proxies.find(url).unwrap_or(url);
+        self.names.doubt(connected_to.host_str().unwrap_or_default());
+    }
+
     /// Asks once over a connection of its own, and hands over whatever is answered. No redirect is followed.
     pub(crate) async fn ask_once(
         &self,

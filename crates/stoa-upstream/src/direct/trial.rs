@@ -14,7 +14,7 @@ use crate::direct::repositories::RemoteAccess as _;
 use crate::direct::words;
 use crate::discovery::{Code, CodeRoot, discover};
 use crate::failure::{Fault, Stage};
-use crate::source::redacted;
+use crate::source::{redacted, redacted_text};
 
 /// Where git is sent.
 pub(crate) struct Way {
@@ -53,8 +53,7 @@ impl DirectModules {
         let access = self.access();
         let Located { remote, key, address } = access.locate(url, about).await?;
         let is_ours = access.is_ours(&remote, about);
-        let shown = address.as_deref().unwrap_or(url);
-        let shown = Url::parse(shown).map_or_else(|_| "(address)".to_owned(), |url| redacted(&url));
+        let shown = redacted_text(address.as_deref().unwrap_or(url));
         let credential = match &remote {
             _ if !about.is_named => "none: no setting names the module".to_owned(),
             Remote::Http(url) => match access.credential_origin(url).await {

@@ -15,6 +15,7 @@ use crate::examine::reach::{Allowed, Means, reach};
 use crate::examine::{Begun, Course, Step, Trouble};
 use crate::failure::{Fault, Stage, span};
 use crate::settings::Settings;
+use crate::source::{redacted, redacted_text};
 
 /// All stages for a module.
 pub(super) async fn module(client: &Client, path: &ModulePath, course: &mut Course) {
@@ -31,7 +32,7 @@ pub(super) async fn module(client: &Client, path: &ModulePath, course: &mut Cour
     let Some(code) = find(means, &direct.modules, path, course).await else { return };
 
     let Some(begun) = course.begin(Step::Git, Duration::MAX) else { return };
-    match direct.modules.git_version().await {
+    match within(begun, direct.modules.git_version()).await {
         Ok(version) => course.end(begun, &format!("git {version}"), None),
         Err(fault) => return failed(course, begun, &fault),
     }
@@ -97,36 +98,31 @@ async fn find(
         let url = Url::parse(&format!("https://{path}")).ok()?;
         let is_ours = about.is_named && rules.names_host(url.host_str()?);
         let allowed = Allowed { public_only: !is_ours, insecure: about.insecure };
-        let reached = reach(means, &url, allowed, course).await;
-        // That host may answer without TLS.
-        if reached.is_none() && !about.insecure {
+        // A host that nobody has named hears nothing of a private module, not even that somebody is there.
+        let may_ask = is_ours || !about.is_private;
+        // Without TLS it may answer all the same.
+        if may_ask && reach(means, &url, allowed, course).await.is_none() && !about.insecure {
             return None;
         }
     }
     let begun = course.begin(Step::Http, Duration::MAX)?;
-    let outcome = timeout(begun.bound, direct.discovered(path)).await;
-    let code = match outcome {
-        Ok(Ok(code)) => code,
-        Ok(Err(fault)) => {
+    let code = match within(begun, direct.discovered(path)).await {
+        Ok(code) => code,
+        Err(fault) => {
             failed(course, begun, &fault);
-            return None;
-        }
-        Err(_) => {
-            let seen = format!("no page about {path} in {}", span(begun.bound));
-            course.end(begun, &seen, Trouble::HeaderTimeout);
             return None;
         }
     };
     forgive(course, first, "the page came all the same");
     let by = if asks_host(path) { "go-import" } else { "by the form of its path" };
     let seen = match &code {
-        Code::Git(code) => format!("{} is in git at {} ({by})", code.root, code.url),
+        Code::Git(code) => {
+            format!("{} is in git at {} ({by})", code.root, redacted_text(&code.url))
+        }
         Code::GitByScheme { root, urls } => {
             format!("{root} is in git at {} ({by})", urls.join(" or "))
         }
-        Code::Proxy(url) => {
-            format!("its host names a proxy for it: {}", crate::source::redacted(url))
-        }
+        Code::Proxy(url) => format!("its host names a proxy for it: {}", redacted(url)),
     };
     course.end(begun, &seen, None);
     if let Code::Proxy(url) = &code {
@@ -147,14 +143,10 @@ async fn repository(
 ) {
     let about = direct.rules().about(path);
     let first = course.examined.steps.len();
-    let way = match direct.way(path, &code.url).await {
+    let Some(begun) = course.begin(Step::Git, Duration::MAX) else { return };
+    let way = match within(begun, direct.way(path, &code.url)).await {
         Ok(way) => way,
-        Err(fault) => {
-            if let Some(begun) = course.begin(Step::Git, Duration::MAX) {
-                failed(course, begun, &fault);
-            }
-            return;
-        }
+        Err(fault) => return failed(course, begun, &fault),
     };
     if let Some(host) = &way.host {
         let allowed = Allowed { public_only: !way.is_ours, insecure: about.insecure };
@@ -168,18 +160,25 @@ async fn repository(
         course.end(begun, &way.credential, None);
     }
     let Some(begun) = course.begin(Step::Git, Duration::MAX) else { return };
-    let listing = direct.list_once(path, code, begun.bound);
-    match timeout(begun.bound, listing).await {
-        Ok(Ok(refs)) => {
+    match within(begun, direct.list_once(path, code, begun.bound)).await {
+        Ok(refs) => {
             forgive(course, first, "git came through all the same");
             course.end(begun, &format!("{}: {refs} branches and tags", way.shown), None);
         }
-        Ok(Err(fault)) => failed(course, begun, &fault),
-        Err(_) => {
-            let seen = format!("git: no answer about {} in {}", way.shown, span(begun.bound));
-            course.end(begun, &seen, Trouble::HeaderTimeout);
-        }
+        Err(fault) => failed(course, begun, &fault),
     }
+}
+
+/// What comes of something within the bound of its stage.
+async fn within<T>(
+    begun: Begun,
+    doing: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    let stage = if begun.stage == Step::Git { Stage::Git } else { Stage::Http };
+    timeout(begun.bound, doing).await.unwrap_or_else(|_| {
+        let detail = format!("{stage}: no answer in {}", span(begun.bound));
+        Err(Fault::new(ErrorClass::Timeout, stage, detail))
+    })
 }
 
 /// What stood in our way did not stand in another's. Only what costs everybody time stays a fault.

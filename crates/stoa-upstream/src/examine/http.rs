@@ -41,12 +41,13 @@ pub(super) async fn ask(
     course: &mut Course,
 ) {
     let Some(begun) = course.begin(Step::Http, Duration::MAX) else { return };
-    let mut waiting = Budget::new(begun.bound);
+    let mut waiting = Budget::new(begun.patience());
+    client.http().doubt(url);
     match client.http().ask_once(base, url, &mut waiting).await {
         Ok(response) => {
             let to_header = begun.at.elapsed();
             course.dated(dated(response.headers()));
-            let until = (Instant::now() + BODY_TIMEOUT).min(course.limits.deadline);
+            let until = Instant::now() + BODY_TIMEOUT.min(begun.left());
             let (seen, trouble) = received(response, to_header, until).await;
             course.end(begun, &seen, trouble);
         }
@@ -64,16 +65,14 @@ pub(super) async fn ask(
             if trouble == Trouble::Endless {
                 seen = format!("a header without end: {seen}");
             }
-            // Who speaks before anything was asked is taken for one who breaks off, if its words are early enough.
+            // Whoever speaks first is met before the question was asked.
             if matches!(trouble, Trouble::NotHttp | Trouble::Reset)
                 && let Some(mut wire) = wire
             {
-                let left = course.limits.deadline.saturating_duration_since(Instant::now());
-                let bound = Duration::from_secs(2).min(left);
-                let said = first_words(&mut wire, url, bound).await;
-                if !said.is_empty() && !said.starts_with(b"HTTP/") {
+                let said = first_words(&mut wire, url, begun.left().min(BODY_TIMEOUT)).await;
+                if !said.is_empty() && status(&said).is_none() {
                     trouble = Trouble::NotHttp;
-                    seen = format!("{seen}: {}", banner(&said));
+                    seen = format!("it does not speak http: {}", banner(&said));
                 }
             }
             course.end(begun, &seen, trouble);
@@ -106,7 +105,7 @@ async fn received(
     let mut trouble = of_status(status);
 
     let began = Instant::now();
-    let (mut bytes, mut beginning, mut stood_still) = (0, Vec::new(), false);
+    let (mut bytes, mut beginning, mut has_no_end) = (0, Vec::new(), false);
     while bytes < MAX_BODY {
         match timeout_at(until, response.chunk()).await {
             Ok(Ok(Some(chunk))) => {
@@ -122,15 +121,15 @@ async fn received(
                 break;
             }
             Err(_) => {
-                stood_still = true;
+                has_no_end = true;
                 break;
             }
         }
     }
     let took = began.elapsed();
     let rate = bytes as f64 / took.as_secs_f64().max(0.001);
-    let is_slow = stood_still && rate < SLOW && took >= BODY_TIMEOUT / 2;
-    if bytes >= MAX_BODY || stood_still {
+    let is_slow = has_no_end && rate < SLOW && took >= BODY_TIMEOUT / 2;
+    if bytes >= MAX_BODY || has_no_end {
         _ = write!(seen, ", {} of body at {}/s", size(bytes as f64), size(rate));
     } else {
         _ = write!(seen, ", {} of body", size(bytes as f64));
@@ -200,6 +199,10 @@ async fn read_into(stream: &mut impl Wire, head: &mut Vec<u8>) -> io::Result<()>
             break;
         }
         head.extend(byte);
+        // One line is enough of what is something else, and there may be no more of it.
+        if byte == *b"\n" && !head.starts_with(b"HTTP/") {
+            break;
+        }
     }
     Ok(())
 }

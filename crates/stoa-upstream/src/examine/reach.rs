@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use url::Url;
 
 use crate::Client;
@@ -18,10 +18,7 @@ use crate::examine::tls::{Shaken, Trust, Wire, handshake};
 use crate::examine::{Course, Step, Trouble, banner, tcp};
 use crate::proxy::Proxies;
 use crate::settings::Settings;
-use crate::source::{Base, without_credentials};
-
-/// For the date of a host whose certificate is not accepted, and for what it speaks where it does not speak TLS.
-const WORDS_TIMEOUT: Duration = Duration::from_secs(3);
+use crate::source::{Base, redacted, without_credentials};
 
 /// What an examination goes by.
 pub(crate) struct Means {
@@ -66,11 +63,15 @@ pub(super) struct Reached {
 
 /// All stages for an `http:` or `https:` address.
 pub(super) async fn host(client: &Client, url: &Url, course: &mut Course) {
-    let base = match Base::new(url) {
+    let base = match url.scheme() {
+        "http" | "https" => Base::new(url).map_err(|error| error.to_string()),
+        _ => Err(format!("{} is no address of a host over http", redacted(url))),
+    };
+    let base = match base {
         Ok(base) => base,
-        Err(error) => {
+        Err(why) => {
             if let Some(begun) = course.begin(Step::Name, Duration::MAX) {
-                course.end(begun, &error.to_string(), Trouble::NameNotResolved);
+                course.end(begun, &why, Trouble::NameNotResolved);
             }
             return;
         }
@@ -174,8 +175,8 @@ async fn through(
             }
         }
     }
-    let left = begun.bound.saturating_sub(begun.at.elapsed());
-    let (seen, trouble) = tunnel(&mut wire, proxy, target, &means.settings.user_agent, left).await;
+    let agent = &means.settings.user_agent;
+    let (seen, trouble) = tunnel(&mut wire, proxy, target, agent, begun.left()).await;
     course.end(begun, &format!("{name}: {seen}"), trouble);
     trouble.is_none().then_some(Some(wire))
 }
@@ -191,14 +192,14 @@ async fn secure(
     course: &mut Course,
 ) -> Option<Reached> {
     let begun = course.begin(Step::Tls, Duration::MAX)?;
-    let mut shaken = shake(means, bare_host(url), wire, begun.bound).await;
+    let mut shaken = shake(means, bare_host(url), wire, begun.patience()).await;
     course.examined.issuer = shaken.issuer.take();
     course.examined.trusted = shaken.trusted;
     let fails = matches!(shaken.trouble, Some(Trouble::TlsFailed | Trouble::Reset));
     if shaken.is_mute
         && fails
         && let Some(peer) = peer
-        && let Some(said) = plain(peer, url).await
+        && let Some(said) = plain(peer, url, begun.left()).await
     {
         let seen = format!("it speaks http without TLS: {said}");
         course.end(begun, &seen, Trouble::NotTls);
@@ -208,7 +209,7 @@ async fn secure(
         && shaken.trouble.is_some()
     {
         // Nothing is told to whoever this is.
-        let said = first_words(stream, url, begun.bound.min(WORDS_TIMEOUT)).await;
+        let said = first_words(stream, url, begun.left()).await;
         course.dated(date(&said));
     }
     let Some(stream) = shaken.stream else {
@@ -248,11 +249,13 @@ async fn shake(
 }
 
 /// What a port that says nothing to a handshake says to plain HTTP.
-async fn plain(peer: SocketAddr, url: &Url) -> Option<String> {
-    let until = Instant::now() + WORDS_TIMEOUT;
-    let mut stream = timeout(WORDS_TIMEOUT, TcpStream::connect(peer)).await.ok()?.ok()?;
-    let left = until.saturating_duration_since(Instant::now());
-    let said = first_words(&mut stream, url, left).await;
+async fn plain(peer: SocketAddr, url: &Url, bound: Duration) -> Option<String> {
+    let asking = async {
+        let mut stream = TcpStream::connect(peer).await.ok()?;
+        // It may wait for more than a header, and has shown then what it is.
+        Some(first_words(&mut stream, url, bound * 9 / 10).await)
+    };
+    let said = timeout(bound, asking).await.ok()??;
     status(&said).map(|_| banner(&said))
 }
 

@@ -1,5 +1,6 @@
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::time::Duration;
 
 use stoa_module::{ModulePath, Patterns};
 use stoa_testkit::{
@@ -184,7 +185,7 @@ async fn a_module_known_by_its_form_and_a_host_that_keeps_silent() {
     world.internet.host(CORP).reach(Reach::Silent);
     let client = Client::new(world.settings("")).unwrap();
     let path = ModulePath::parse(LIB).unwrap();
-    let examined = client.examine_direct(&path, &limits(super::BRIEF)).await;
+    let examined = client.examine_direct(&path, &limits(Duration::from_secs(3))).await;
     check(&examined, "name tcp outgoing-proxy tls:tls-failed", &[]);
 }
 
