@@ -303,7 +303,7 @@ async fn what_is_nowhere_is_not_looked_up() {
     let stoa = world.start(&PRIVATE[1]);
     for file in ["@v/v1.0.0.mod", "@v/v1.0.0.zip", "@v/v1.0.0.info"] {
         let reply = bounded(stoa.get(&format!("{NAME}/{file}"))).await;
-        reply.refused(404, "direct: https://git.corp.example.com/team/secret?go-get=1");
+        reply.refused(404, "direct: http: https://git.corp.example.com/team/secret?go-get=1");
     }
     assert_eq!(world.told(), BTreeSet::from([CORP.to_owned()]));
 }

@@ -18,6 +18,7 @@ use crate::breaker::counters::Counters;
 use crate::breaker::state::{Admission, Change, Failed, Phase, Position, Reason, Sign, State};
 use crate::client::budget::{Budget, Spent};
 use crate::failure::{Failure, span};
+use crate::journey::{self, Leg};
 use crate::source::{Base, Source};
 
 pub(crate) mod counters;
@@ -167,6 +168,13 @@ impl Circuits {
         Some(Arc::clone(circuit))
     }
 
+    /// The same where it was ever asked.
+    pub(crate) fn known(&self, source: &Source, used_for: Use) -> Option<Arc<Circuit>> {
+        let Source::Http(base) = source else { return None };
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&(base.origin(), used_for)).map(Arc::clone)
+    }
+
     pub(crate) fn all(&self) -> Vec<Arc<Circuit>> {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.values().cloned().collect()
@@ -294,6 +302,7 @@ impl Circuit {
                 Admission::Refused => return Err(self.refused(base, path)),
                 Admission::Wait => {
                     has_waited = true;
+                    journey::enter(Leg::Breaker);
                     let mut phase = self.phase.subscribe();
                     let decided = phase.wait_for(|phase| *phase != Phase::Trial);
                     if let Err(Spent) = waiting.spend(decided).await {

@@ -24,6 +24,7 @@ use crate::direct::{CodeModule, DirectModules, GitStatus, Origin, impossible};
 use crate::error::Error;
 use crate::examine::Means;
 use crate::failure::{Failure, Fault, Stage, span};
+use crate::journey::{self, Leg};
 use crate::netrc::Netrc;
 use crate::proxy::Proxies;
 use crate::settings::Settings;
@@ -38,6 +39,7 @@ pub(crate) mod fault;
 pub(crate) mod names;
 mod passage;
 mod probe;
+pub(crate) mod progress;
 pub(crate) mod requests;
 pub(crate) mod resolver;
 mod rest;
@@ -190,6 +192,11 @@ impl Client {
         self.inner.circuits.all().iter().map(|circuit| circuit.status()).collect()
     }
 
+    /// The breaker of a source, if that was asked so far.
+    pub fn breaker(&self, source: &Source, used_for: Use) -> Option<BreakerStatus> {
+        Some(self.inner.circuits.known(source, used_for)?.status())
+    }
+
     /// What was asked of every host so far, for each use, in a steady order.
     pub fn counters(&self) -> Vec<HostCounters> {
         self.inner.circuits.all().iter().map(|circuit| circuit.counted()).collect()
@@ -247,7 +254,7 @@ impl Client {
             return fetch.await.map(|()| sink.into_bytes());
         }
         let fetched = tokio::time::timeout(whole, fetch).await.unwrap_or_else(|_| {
-            let detail = format!("timeout after {}", span(whole));
+            let detail = format!("body: timeout after {}", span(whole));
             Err(Failure::new(ErrorClass::Timeout, Stage::Body, source, detail))
         });
         self.count(source, used_for, &fetched);
@@ -317,7 +324,7 @@ impl Client {
                 }
                 let whole = bounds.header * 2;
                 tokio::time::timeout(whole, fetching).await.unwrap_or_else(|_| {
-                    let detail = format!("timeout after {}", span(whole));
+                    let detail = format!("body: timeout after {}", span(whole));
                     Err(Failure::new(ErrorClass::Timeout, Stage::Body, &proxy, detail))
                 })
             }
@@ -372,6 +379,7 @@ impl Client {
                 continues,
                 "the upstream is tried again"
             );
+            journey::enter(Leg::Pause);
             match &passage {
                 None => waiting.pause(pause).await,
                 // Others may find out meanwhile that asking again is in vain.
@@ -447,6 +455,7 @@ impl Client {
                     Some(rest) if answer.from() > 0 => Some(rest.of),
                     _ => answer.strong(),
                 };
+                journey::enter(Leg::Body);
                 match counters {
                     None => body::copy(answer, max_bytes, stall, sink).await,
                     Some(counters) => {
@@ -455,12 +464,14 @@ impl Client {
                 }
             }
             Target::File(path) => {
+                journey::enter(Leg::Disk);
                 let file = directory::open(path, waiting).await?;
                 body::copy(file, max_bytes, stall, sink).await
             }
             // git has bounds of its own, which look at progress: a clone takes what it takes.
             Target::Module { module, request } => {
                 let made = module.answer(request, max_bytes).await?;
+                journey::enter(Leg::Body);
                 body::copy(made, max_bytes, stall, sink).await
             }
         }

@@ -55,7 +55,7 @@ pub struct Failure {
     pub stage: Stage,
     /// [`Source::name`].
     pub source: String,
-    /// `http 403`, `timeout after 10 s`, `connect: connection refused`.
+    /// `http 403`, `http: timeout after 10 s`, `connect: connection refused`.
     pub detail: String,
     /// The upstream's own words: the first lines of a plain-text answer, joined to one line, printable, at most 200
     /// characters.
@@ -84,9 +84,26 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Whether a reader must be told the stage: the detail does not begin with it, and it means something. A source that was
+    /// not asked has none, and what is wrong with the content was found out here.
+    fn wants_stage(&self) -> bool {
+        let begins = self.detail.strip_prefix(self.stage.as_str());
+        let says_so = begins.is_some_and(|rest| rest.starts_with([':', ' ']));
+        !says_so
+            && self.tries > 0
+            && self.stage != Stage::Local
+            && self.class != ErrorClass::Mismatch
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.source, self.detail)?;
+        write!(f, "{}: ", self.source)?;
+        if self.wants_stage() {
+            write!(f, "{}: ", self.stage)?;
+        }
+        f.write_str(&self.detail)?;
         if self.tries > 1 {
             write!(f, " ({} tries)", self.tries)?;
         }
@@ -213,6 +230,34 @@ pub(crate) fn span(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_names_the_stage_once() {
+        let check = |class, stage, tries, detail: &str, expected: &str| {
+            let failure = Fault::new(class, stage, detail).at(&Source::Direct, tries);
+            assert_eq!(failure.to_string(), format!("direct: {expected}"));
+        };
+        let down = ErrorClass::Unavailable;
+        check(down, Stage::Http, 1, "http 503", "http 503");
+        check(
+            down,
+            Stage::Connect,
+            1,
+            "connect: connection refused",
+            "connect: connection refused",
+        );
+        check(down, Stage::Http, 1, "connection reset", "http: connection reset");
+        check(
+            ErrorClass::Corrupt,
+            Stage::Http,
+            2,
+            "httpd said so",
+            "http: httpd said so (2 tries)",
+        );
+        check(down, Stage::Dns, 0, "not asked: dns: no", "not asked: dns: no");
+        check(ErrorClass::Full, Stage::Local, 1, "cannot store it", "cannot store it");
+        check(ErrorClass::Mismatch, Stage::Body, 1, "sent h1:…", "sent h1:…");
+    }
 
     #[test]
     fn spans() {

@@ -31,7 +31,7 @@
 //! | closed or reset before the header's end | `Unavailable` | http | yes | no |
 //! | reset in the body | `Unavailable` | body | yes | no |
 //! | name, connection and handshake together over [`Settings::connect_timeout`] | `Timeout` | dns, connect | no | no |
-//! | no header within [`Bounds::header`] | `Timeout` | dns, http | no | no |
+//! | no header within [`Bounds::header`] | `Timeout` | dns, connect, http | no | no |
 //! | under 4 KiB of body within [`Settings::stall_timeout`] | `Timeout` | body | no | no |
 //! | shorter than announced, bad chunks, bad gzip | `Corrupt` | body | yes | no |
 //! | larger than [`Bounds::max_bytes`], decoded | `Corrupt` | body | no | no |
@@ -69,6 +69,7 @@ mod discovery;
 mod error;
 pub mod examine;
 mod failure;
+pub mod journey;
 mod netrc;
 mod proxy;
 mod settings;

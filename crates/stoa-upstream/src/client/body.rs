@@ -17,6 +17,7 @@ use crate::client::Downloaded;
 use crate::client::budget::{Budget, Spent};
 use crate::client::fault;
 use crate::failure::{Fault, Stage, span};
+use crate::journey;
 
 /// A body that brings less than this within the stall timeout is stalled: otherwise one byte at a time could hold a
 /// build for days.
@@ -99,6 +100,13 @@ pub(crate) async fn copy(
     if received == 0 {
         sink.begin(length);
     }
+    let journey = journey::current();
+    let tell = |received| {
+        if let Some(journey) = &journey {
+            journey.receive(received, length);
+        }
+    };
+    tell(received);
     let mut patience = Budget::new(stall_timeout);
     let mut progress = 0;
     loop {
@@ -108,13 +116,14 @@ pub(crate) async fn copy(
             Ok(Err(fault)) => return Err(broken(fault, received, length)),
             Err(Spent) => {
                 let detail = format!(
-                    "timeout: the body stalled for {} after {received} bytes",
+                    "body: timeout: it stalled for {} after {received} bytes",
                     span(stall_timeout)
                 );
                 return Err(Fault::new(ErrorClass::Timeout, Stage::Body, detail));
             }
         };
         received += chunk.len() as u64;
+        tell(received);
         if received > max_bytes {
             return Err(too_large(max_bytes));
         }

@@ -39,7 +39,7 @@ pub(crate) async fn open(path: &Path, waiting: &mut Budget) -> Result<Opened, Fa
         Ok(Opened { file, length: metadata.len() })
     };
     waiting.spend(opening).await.unwrap_or_else(|_| {
-        let detail = format!("timeout after {}", span(waiting.whole()));
+        let detail = format!("local: timeout after {}", span(waiting.whole()));
         Err(Fault::new(ErrorClass::Timeout, Stage::Local, detail))
     })
 }

@@ -19,8 +19,8 @@ use crate::client::body::Answer;
 use crate::client::budget::{Budget, Spent};
 use crate::client::fault;
 use crate::client::names::Names;
+use crate::client::progress::Progress;
 use crate::client::requests::Builder;
-use crate::client::resolver::{PROGRESS, Progress};
 use crate::client::rest::{Rest, Strong, part};
 use crate::client::words;
 use crate::credentials::{Credentials, same_origin};
@@ -188,7 +188,8 @@ impl Http {
             client.get(url.clone()).headers(headers).send().await
         };
         let connected_to = self.proxies.find(url).unwrap_or(url).host_str().unwrap_or_default();
-        let mut fault = match answer(sending, waiting, self.connect_timeout).await {
+        let strange = (!same_origin(base.url(), url)).then(|| url.host_str().unwrap_or_default());
+        let mut fault = match answer(sending, waiting, self.connect_timeout, strange).await {
             Ok(response) => {
                 if let Some(address) = response.remote_addr() {
                     self.names.answered(connected_to, address.ip());
@@ -209,21 +210,25 @@ impl Http {
     }
 }
 
-/// Waits for the header of an answer, and tells how far it came if there is none.
+/// Waits for the header of an answer, and tells how far it came if there is none. `host`: who is asked, where that is not
+/// the source itself.
 pub(crate) async fn answer(
     sending: impl Future<Output = reqwest::Result<Response>>,
     waiting: &mut Budget,
     connect_timeout: Duration,
+    host: Option<&str>,
 ) -> Result<Response, Fault> {
-    let progress = Arc::new(Progress::default());
-    match waiting.spend(PROGRESS.scope(Arc::clone(&progress), sending)).await {
+    let progress = Progress::begin(host);
+    match waiting.spend(progress.scope(sending)).await {
         Ok(Ok(response)) => Ok(response),
-        Ok(Err(error)) => Err(fault::of_send(&error, progress.is_resolving(), connect_timeout)),
+        Ok(Err(error)) => Err(fault::of_send(&error, progress.stage(), connect_timeout)),
         Err(Spent) => {
-            let stage = if progress.is_resolving() { Stage::Dns } else { Stage::Http };
-            let detail = format!("timeout after {}", span(waiting.whole()));
+            let stage = progress.stage();
+            let detail = format!("{stage}: timeout after {}", span(waiting.whole()));
             Err(Fault::new(ErrorClass::Timeout, stage, detail).proves(match stage {
                 Stage::Dns => Trouble::ResolverSilent,
+                Stage::Connect => Trouble::Filtered,
+                Stage::Tls => Trouble::TlsFailed,
                 _ => Trouble::HeaderTimeout,
             }))
         }

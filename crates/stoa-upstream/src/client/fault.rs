@@ -21,15 +21,11 @@ const DAY: Duration = Duration::from_hours(24);
 const LEAST_SILENCE: Duration = Duration::from_millis(500);
 
 /// Why no answer came.
-pub(crate) fn of_send(
-    error: &reqwest::Error,
-    is_resolving: bool,
-    connect_timeout: Duration,
-) -> Fault {
+pub(crate) fn of_send(error: &reqwest::Error, reached: Stage, connect_timeout: Duration) -> Fault {
     let causes = Causes::of(error);
     if error.is_connect() {
         if error.is_timeout() {
-            let stage = if is_resolving { Stage::Dns } else { Stage::Connect };
+            let stage = if reached == Stage::Dns { Stage::Dns } else { Stage::Connect };
             let detail = format!("{stage}: timeout after {}", span(connect_timeout));
             let fault = Fault::new(ErrorClass::Timeout, stage, detail);
             // Where no name was looked up, it may have been the connection or the handshake.
@@ -198,6 +194,8 @@ pub(crate) fn sign(fault: &Fault, waited: Duration, connect_timeout: Duration) -
         (_, Some(500..)) => Sign::Failing,
         (Stage::Body, _) | (_, Some(_)) => Sign::Answer,
         _ if is_timeout && waited < LEAST_SILENCE.min(connect_timeout) => Sign::Nothing,
+        // Not the bound of the connection itself: with more patience there might have been one.
+        (Stage::Connect, None) if is_timeout && waited < connect_timeout => Sign::Silence,
         (Stage::Dns | Stage::Connect | Stage::Tls, None) => Sign::Unreachable,
         (Stage::Http, None) if is_timeout => Sign::Silence,
         (Stage::Http, None) if fault.class == ErrorClass::Unavailable => Sign::Failing,

@@ -9,7 +9,7 @@ use reqwest::dns::Resolve;
 use reqwest::redirect::Policy;
 use reqwest::{ClientBuilder, Proxy, retry};
 
-use crate::client::resolver::Watched;
+use crate::client::progress::{Connections, Watched};
 use crate::client::tls;
 use crate::error::Error;
 use crate::proxy::Proxies;
@@ -68,6 +68,7 @@ impl Builder {
                 .no_proxy()
                 .proxy(Proxy::custom(move |url| proxies.find(url).cloned()))
                 .dns_resolver(Arc::clone(&self.resolver))
+                .connector_layer(Connections)
                 .pool_max_idle_per_host(IDLE_CONNECTIONS)
                 .pool_idle_timeout(IDLE_TIMEOUT)
                 .http2_keep_alive_interval(PING_INTERVAL)

@@ -22,6 +22,7 @@ use crate::direct::command::running::Running;
 use crate::direct::counters::Counters;
 use crate::examine::Trouble;
 use crate::failure::{Fault, Stage, span};
+use crate::journey::{self, Leg};
 use crate::settings::Environment;
 
 /// Enough of the standard error to hold the last lines, which say why.
@@ -177,6 +178,17 @@ impl<'r> Run<'r> {
         }
     }
 
+    /// The command of git, for people.
+    fn name(&self) -> String {
+        // Behind options, some of which have a value.
+        let is_option = |arg: &OsStr| {
+            let bytes = arg.as_encoded_bytes();
+            bytes.starts_with(b"-") || bytes.contains(&b'=')
+        };
+        let name = self.args.iter().find(|arg| !is_option(arg));
+        name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
     /// A command that asks what the user's configuration says, and nobody else.
     pub(super) fn configured(remote: &'r RemoteEnv, settings: &GitSettings) -> Self {
         Self { speaks: false, ..Self::remote(None, remote, settings) }
@@ -283,6 +295,7 @@ impl Git {
         agent: Option<&str>,
         reader: &mut (dyn FnMut(&[u8]) -> Wanted + Send),
     ) -> Result<Ended, Fault> {
+        journey::enter_for(Leg::Git, &run.name());
         let Ok(_place) = tokio::time::timeout(self.queue_timeout, self.place(&run)).await else {
             let detail = format!(
                 "git: no place among the commands at once within {}",

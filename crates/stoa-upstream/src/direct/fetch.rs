@@ -22,6 +22,7 @@ use crate::direct::refs::{ObjectId, Refs};
 use crate::direct::repositories::{Repository, lock, lost_task};
 use crate::direct::words;
 use crate::failure::{Fault, Stage, span};
+use crate::journey::{self, Leg};
 
 /// How long the first of several requests waits for the others, which come from the same answer of `ls-remote`.
 const GATHER: Duration = Duration::from_millis(5);
@@ -135,6 +136,7 @@ impl Repository {
             }
             outcome
         };
+        journey::enter_for(Leg::Git, "fetch");
         match outcome.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(lost_task())),
             Err(_) => Err(lost_task()),

@@ -25,6 +25,7 @@ use crate::direct::refs::{self, ObjectId, Refs};
 use crate::direct::words;
 use crate::discovery::CodeRoot;
 use crate::failure::{Fault, Stage};
+use crate::journey::{self, Leg};
 
 /// Answers of the user's configuration that are remembered.
 const CONFIGURED: u64 = 1000;
@@ -318,6 +319,7 @@ impl Repository {
             let start = || self.clone().start_listing();
             listed.running.get_or_insert_with(start).clone()
         };
+        journey::enter_for(Leg::Git, "ls-remote");
         if let Ok(outcome) = listing.wait_for(Option::is_some).await {
             return outcome.clone().unwrap_or_else(|| Err(lost_task()));
         }

@@ -112,8 +112,9 @@ impl Pages {
             }
             request.send().await
         };
-        let answered = answer(sending, waiting, self.connect_timeout).await;
-        answered.map_err(|fault| fault.at_host(url.host_str().unwrap_or_default()))
+        let host = url.host_str().unwrap_or_default();
+        let answered = answer(sending, waiting, self.connect_timeout, Some(host)).await;
+        answered.map_err(|fault| fault.at_host(host))
     }
 
     /// Reads as much of the page as is looked at. One that breaks off is what came of it.

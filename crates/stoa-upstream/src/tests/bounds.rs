@@ -62,7 +62,7 @@ async fn bodies() {
     )
     .await;
 
-    let stalled = "timeout body 1: timeout: the body stalled for 400 ms after 4 bytes";
+    let stalled = "timeout body 1: body: timeout: it stalled for 400 ms after 4 bytes";
     check(vec![begun(10, b"four"), Do::Stall], Err(stalled)).await;
     check(vec![chunked("", b"four"), Do::Stall], Err(stalled)).await;
 
@@ -121,7 +121,7 @@ async fn a_trickle_is_a_stall() {
         Server::start(|_, _| vec![begun(1000, b""), Do::Trickle(Duration::from_millis(10))]).await;
     let failure =
         client.get(&source(&server.url()), Use::Modules, "a", &AMPLE, "").await.unwrap_err();
-    let expected = "timeout body 1: timeout: the body stalled for 400 ms after ";
+    let expected = "timeout body 1: body: timeout: it stalled for 400 ms after ";
     assert!(short(&failure).starts_with(expected), "{failure}");
 }
 
@@ -142,7 +142,7 @@ async fn silence_before_the_header() {
     let server = Server::start(|_, _| vec![Do::Stall]).await;
     let failure =
         client.get(&source(&server.url()), Use::Modules, "a", &bounds, "").await.unwrap_err();
-    assert_eq!(short(&failure), "timeout http 1: timeout after 100 ms");
+    assert_eq!(short(&failure), "timeout http 1: http: timeout after 100 ms");
 }
 
 #[tokio::test]
@@ -158,7 +158,7 @@ async fn the_header_bound_is_for_all_tries_together() {
     let began = Instant::now();
     let failure =
         client.get(&source(&server.url()), Use::Modules, "a", &bounds, "").await.unwrap_err();
-    assert_eq!(short(&failure), "timeout http 2: timeout after 1 s");
+    assert_eq!(short(&failure), "timeout http 2: http: timeout after 1 s");
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }
 

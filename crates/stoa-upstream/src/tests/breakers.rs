@@ -155,11 +155,11 @@ async fn a_silent_host_costs_its_wait_once() {
         let began = Instant::now();
         (ask(&client, &url, "b").await, began.elapsed())
     });
-    assert_eq!(short(&first.unwrap_err()), "timeout http 1: timeout after 700 ms");
+    assert_eq!(short(&first.unwrap_err()), "timeout http 1: http: timeout after 700 ms");
     let (second, waited) = second;
     let second = short(&second.unwrap_err());
     assert!(second.starts_with("unavailable http 1: given up after "), "{second}");
-    assert!(second.contains("no answer to anything (timeout after "), "{second}");
+    assert!(second.contains("no answer to anything (http: timeout after "), "{second}");
     assert!(waited < BOUND, "{waited:?}");
     assert!(began.elapsed() < BOUND * 2, "{:?}", began.elapsed());
     let third = ask(&client, &url, "c").await.unwrap_err();
@@ -194,7 +194,7 @@ async fn one_slow_module_never_opens_it() {
     let url = server.url();
     for _ in 0..2 {
         for failure in ask_all(&client, &url, ["slow"; 3]).await {
-            assert_eq!(short(&failure), "timeout http 1: timeout after 700 ms");
+            assert_eq!(short(&failure), "timeout http 1: http: timeout after 700 ms");
         }
     }
     assert_eq!(only(&client).state, BreakerState::Closed);
@@ -218,12 +218,13 @@ async fn three_silent_modules_open_it_and_cannot_keep_it_open_for_others() {
     let client = Client::new(keen()).unwrap();
     let url = server.url();
     for Failure { detail, .. } in ask_all(&client, &url, ["m1", "m2", "m3"]).await {
-        assert!(detail.starts_with("timeout after ") || detail.starts_with("given up after "));
+        assert!(
+            detail.starts_with("http: timeout after ") || detail.starts_with("given up after ")
+        );
     }
     let failure = ask(&client, &url, "m4").await.unwrap_err();
     let text = short(&failure);
-    let expected =
-        "unavailable http 0: not asked: no answer for 3 different modules (timeout after 700 ms) ";
+    let expected = "unavailable http 0: not asked: no answer for 3 different modules (http: timeout after 700 ms) ";
     assert!(text.starts_with(expected), "{text}");
     // What was refused is what the probe asks.
     until("it closes", || only(&client).state == BreakerState::Closed).await;

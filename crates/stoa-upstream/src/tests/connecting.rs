@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use super::server::{Authority, Do, Server, ok};
 use super::{AMPLE, client, get, settings, short, source};
 use crate::dns::{Addrs, Name, Resolve, Resolving};
+use crate::journey::{Journey, Leg};
 use crate::{Bounds, Client, Settings, Use};
 
 /// Knows one name, has never heard of another, and thinks for ever about a third.
@@ -47,7 +48,33 @@ async fn names() {
     let bounds = Bounds { header: Duration::from_millis(100), ..AMPLE };
     let failure =
         client.get(&source("http://slow.test"), Use::Modules, "a", &bounds, "").await.unwrap_err();
-    assert_eq!(short(&failure), "timeout dns 1: timeout after 100 ms");
+    assert_eq!(short(&failure), "timeout dns 1: dns: timeout after 100 ms");
+}
+
+/// Who asks meanwhile where it waits is told the stage, and what it has spent there later.
+#[tokio::test]
+async fn stages_are_told_while_they_last() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hasty = Settings { connect_timeout: Duration::from_millis(300), ..settings() };
+    let client =
+        Client::with_resolver(hasty, Arc::new(Names(silent.local_addr().unwrap()))).unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let check = async |url: String, expected: Leg| {
+        let journey = Journey::begin();
+        let asking = journey.scope(get(&client, &url));
+        let looking = async {
+            while journey.stands().first().is_none_or(|stand| stand.leg != expected) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let (failed, ()) = tokio::join!(asking, looking);
+        let stage = failed.unwrap_err().stage;
+        assert_eq!(stage.as_str(), expected.as_str());
+        let longest = journey.spent().legs().max_by_key(|(_, time)| *time).unwrap();
+        assert_eq!(longest.0, expected, "{url}");
+    };
+    check("http://slow.test".to_owned(), Leg::Dns).await;
+    check(format!("https://upstream.test:{port}"), Leg::Connect).await;
 }
 
 #[tokio::test]

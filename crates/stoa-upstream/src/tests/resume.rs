@@ -163,7 +163,7 @@ async fn without_one_it_begins_again_where_that_may_be() {
     let cut = Err("corrupt body 1: body: cut off after 10 bytes");
     check(&[Do::Send(chunked), Do::Close], &[], &["", ""], [Ok(()), cut]).await;
     // A stall has cost its time already.
-    let stalled = Err("timeout body 1: timeout: the body stalled for 300 ms after 10 bytes");
+    let stalled = Err("timeout body 1: body: timeout: it stalled for 300 ms after 10 bytes");
     check(&broken("", Do::Stall), &[], &[""], [stalled, stalled]).await;
 }
 
