@@ -172,7 +172,7 @@ fn stoa_home(reply: Reply) -> String {
 }
 
 /// `http://host:port` of the pages' own listener.
-fn admin_url(stoa: &Stoa) -> String {
+pub fn admin_url(stoa: &Stoa) -> String {
     let log = stoa.log();
     let line = log.lines().find(|line| line.contains("stoa is listening")).unwrap();
     let address = line.split("admin=\"").nth(1).and_then(|rest| rest.split('"').next());

@@ -9,7 +9,7 @@ use crate::stoa::{Setup, Stoa};
 fn seen(reply: &Reply) -> (u16, Vec<(String, String)>, Vec<u8>) {
     let headers = reply.headers.iter();
     let mut headers: Vec<_> = headers
-        .filter(|(name, _)| !matches!(name.as_str(), "x-request-id" | "date"))
+        .filter(|(name, _)| !matches!(name.as_str(), "x-request-id" | "date" | "server-timing"))
         .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
         .collect();
     headers.sort();

@@ -37,7 +37,7 @@ impl Asked {
         }
     }
 
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let of = |path: &ModulePath, rest: &str| path.as_str().len() + rest.len();
         match self {
             Self::Artifact(module, _) | Self::Record(module) => {
@@ -89,6 +89,11 @@ pub(crate) struct Absence {
 impl Verdict {
     pub(crate) fn age(&self) -> Duration {
         self.learnt.elapsed()
+    }
+
+    /// For how long it still stands.
+    pub(crate) fn left(&self) -> Duration {
+        self.keep.saturating_sub(self.age())
     }
 
     /// It will be forgotten soon.

@@ -8,6 +8,7 @@ mod stored;
 
 use std::fmt;
 use std::io::Read as _;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use stoa_module::{
 };
 use stoa_store::{ArtifactRecord, Committed, QuarantineNote, State, Temporary};
 use stoa_sumdb::RecordHashes;
+use stoa_upstream::journey::{self, Leg};
 use stoa_upstream::{Bounds, Chain, Failure, Source, Stage, Use};
 use tracing::{error, info, warn};
 
@@ -90,6 +92,7 @@ impl Mirror {
         announcer: ArtifactAnnouncer,
     ) -> Result<Arrived, Arc<Error>> {
         let asked = asked_artifact(module, artifact);
+        journey::enter(Leg::Disk);
         // Between this flight's first request and its beginning another flight may have landed.
         if let Ok(Some(_)) = self.inner.store.open_artifact(module, artifact).await {
             return Ok(Arrived::Stored);
@@ -98,6 +101,7 @@ impl Mirror {
         let outcome = self.fetch_from_chain(module, artifact, &asked, via, &announcer).await;
         let settings = &self.inner.settings;
         let about = Asked::Artifact(module.clone(), artifact);
+        self.inner.heard.note(&about);
         match outcome {
             Ok(arrived) => {
                 self.noticed(module, artifact, via);
@@ -208,8 +212,10 @@ impl Mirror {
         record: &mut Record,
     ) -> Result<Arrived, Stop> {
         let Asking { module, artifact, .. } = asking;
-        let course = Arc::clone(&obtaining.course);
-        let attempt = self.attempt(source, obtaining, asking, record).await;
+        let Obtaining { course, visit, work } = obtaining;
+        let attempt = self.attempt(source, &course, work, asking, record);
+        let attempt = visit.journey().scope(attempt).await;
+        visit.ended(&attempt);
         match &attempt {
             Ok(arrived) => course.release(arrived),
             Err(stop) if course.break_off(stop.class()) => {
@@ -255,7 +261,8 @@ impl Mirror {
     async fn attempt(
         &self,
         source: &Source,
-        Obtaining { course, work: mut downloading }: Obtaining<'_>,
+        course: &Course,
+        mut downloading: Pin<Box<dyn Future<Output = Obtained> + Send + '_>>,
         asking: Asking<'_>,
         record: &mut Record,
     ) -> Result<Arrived, Stop> {
@@ -271,6 +278,7 @@ impl Mirror {
                 () = record.lands() => {}
             }
         }?;
+        journey::enter(Leg::Verify);
         let h1 = match self.inspect(source, module, artifact, &mut temporary).await {
             Ok(h1) => h1,
             Err(Stop::Source(failure)) => {
@@ -292,6 +300,7 @@ impl Mirror {
             }
             Err(stop) => return Err(stop),
         };
+        journey::enter(Leg::Commit);
         let kept = ArtifactRecord {
             size: downloaded.bytes,
             sha256: downloaded.sha256,

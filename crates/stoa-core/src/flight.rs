@@ -8,12 +8,13 @@ use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
 use crate::toll;
+use crate::waits::{Aloft, Flown};
 
 /// The work in the air, by key. `T` is what every follower gets a clone of; `E`, what they may have of it before.
 pub(crate) struct Flights<K, T, E = ()> {
@@ -24,7 +25,7 @@ pub(crate) struct Flights<K, T, E = ()> {
 /// A place on a flight.
 #[derive(Clone)]
 pub(crate) struct Boarded<T, E = ()> {
-    begun: Instant,
+    aloft: Arc<Aloft>,
     news: watch::Receiver<News<T, E>>,
 }
 
@@ -57,7 +58,7 @@ pub(crate) enum Grounded {
 
 impl<K, T, E> Flights<K, T, E>
 where
-    K: Clone + Eq + Hash + Send + 'static,
+    K: Clone + Eq + Flown + Hash + Send + 'static,
     T: Clone + Send + Sync + 'static,
     E: Clone + Send + Sync + 'static,
 {
@@ -68,6 +69,12 @@ where
     /// How many are in the air.
     pub(crate) fn len(&self) -> usize {
         self.flying.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// All of them.
+    pub(crate) fn aloft(&self) -> Vec<Arc<Aloft>> {
+        let flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
+        flying.values().map(|boarded| Arc::clone(&boarded.aloft)).collect()
     }
 
     /// How long the flight of `key` is in the air, if it is.
@@ -118,21 +125,24 @@ where
             return Err(Grounded::Full);
         }
         let (tell, news) = watch::channel(News::Nothing);
-        let boarded = Boarded { begun: Instant::now(), news };
+        let aloft = Aloft::begin(&key);
+        let journey = Arc::clone(&aloft.journey);
+        let boarded = Boarded { aloft, news };
         flying.insert(key.clone(), boarded.clone());
         // The one that keeps the channel open: it ends with the work, also by a panic.
         let tell = Arc::new(tell);
         let work = work(Announcer(Arc::downgrade(&tell)));
         let slot = Slot { flights: Arc::clone(self), key };
         tokio::spawn(
-            async move {
-                // Also dropped by a panic. Before anybody has the answer: who asks again then means a new flight.
-                let slot = slot;
-                let landed = work.await;
-                drop(slot);
-                tell.send_replace(News::Landed(landed));
-            }
-            .in_current_span(),
+            journey
+                .scope(async move {
+                    // Also dropped by a panic. Before anybody has the answer: who asks again then means a new flight.
+                    let slot = slot;
+                    let landed = work.await;
+                    drop(slot);
+                    tell.send_replace(News::Landed(landed));
+                })
+                .in_current_span(),
         );
         Ok(boarded)
     }
@@ -150,15 +160,18 @@ impl<T, E> Announcer<T, E> {
 impl<T: Clone, E: Clone> Boarded<T, E> {
     /// How long it is in the air.
     pub(crate) fn age(&self) -> Duration {
-        self.begun.elapsed()
+        self.aloft.begun.elapsed()
     }
 
     pub(crate) async fn landed(mut self) -> Result<T, Grounded> {
         let is_landed = |news: &News<T, E>| matches!(news, News::Landed(_));
-        match self.news.wait_for(is_landed).await.map_err(|_| Grounded::Lost)?.clone() {
-            News::Landed(landed) => Ok(landed),
-            News::Nothing | News::OnTheWay(_) => Err(Grounded::Lost),
-        }
+        let news = async {
+            match self.news.wait_for(is_landed).await.map_err(|_| Grounded::Lost)?.clone() {
+                News::Landed(landed) => Ok(landed),
+                News::Nothing | News::OnTheWay(_) => Err(Grounded::Lost),
+            }
+        };
+        self.aloft.waited(news).await
     }
 
     /// Waits until `take` has something of what is on the way, or for the landing.
@@ -166,18 +179,21 @@ impl<T: Clone, E: Clone> Boarded<T, E> {
         mut self,
         take: impl Fn(E) -> Option<R>,
     ) -> Result<Result<R, T>, Grounded> {
-        loop {
-            match self.news.borrow_and_update().clone() {
-                News::Landed(landed) => return Ok(Err(landed)),
-                News::OnTheWay(on_the_way) => {
-                    if let Some(taken) = take(on_the_way) {
-                        return Ok(Ok(taken));
+        let news = async {
+            loop {
+                match self.news.borrow_and_update().clone() {
+                    News::Landed(landed) => return Ok(Err(landed)),
+                    News::OnTheWay(on_the_way) => {
+                        if let Some(taken) = take(on_the_way) {
+                            return Ok(Ok(taken));
+                        }
                     }
+                    News::Nothing => {}
                 }
-                News::Nothing => {}
+                self.news.changed().await.map_err(|_| Grounded::Lost)?;
             }
-            self.news.changed().await.map_err(|_| Grounded::Lost)?;
-        }
+        };
+        self.aloft.waited(news).await
     }
 }
 
@@ -212,6 +228,22 @@ mod tests {
     use tokio::sync::Notify;
 
     use super::*;
+
+    impl Flown for i32 {
+        const KIND: &'static str = "number";
+
+        fn asked(&self) -> String {
+            self.to_string()
+        }
+    }
+
+    impl Flown for &'static str {
+        const KIND: &'static str = "text";
+
+        fn asked(&self) -> String {
+            (*self).to_owned()
+        }
+    }
 
     #[tokio::test]
     async fn many_who_ask_cause_one_piece_of_work() {
@@ -283,7 +315,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_leader_that_panics_frees_its_followers_and_its_key() {
-        let flights: Arc<Flights<u8, u8>> = Flights::new(MOST_FLIGHTS);
+        let flights: Arc<Flights<i32, u8>> = Flights::new(MOST_FLIGHTS);
         let outcome = flights.join(1, || async { panic!("on purpose") }).await;
         assert!(outcome.is_err());
         assert_eq!(flights.join(1, || async { 2 }).await.unwrap(), 2);
@@ -291,7 +323,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_on_the_way_is_had_before_the_landing() {
-        let flights: Arc<Flights<_, _, u8>> = Flights::new(MOST_FLIGHTS);
+        let flights: Arc<Flights<&str, _, u8>> = Flights::new(MOST_FLIGHTS);
         let gate = Arc::new(Notify::new());
         let work = {
             let gate = Arc::clone(&gate);
@@ -327,7 +359,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_announcer_that_outlives_its_flight_keeps_nobody_waiting() {
-        let flights: Arc<Flights<_, u8, u8>> = Flights::new(MOST_FLIGHTS);
+        let flights: Arc<Flights<i32, u8, u8>> = Flights::new(MOST_FLIGHTS);
         let kept = Arc::new(Mutex::new(None));
         let work = {
             let kept = Arc::clone(&kept);

@@ -13,9 +13,11 @@
 mod absent;
 mod answer;
 mod error;
+pub mod explain;
 mod fetch;
 mod flight;
 mod growing;
+mod heard;
 mod inspectors;
 mod latencies;
 mod mirror;
@@ -28,6 +30,7 @@ mod settings;
 mod sumdb;
 mod toll;
 mod unverified;
+mod waits;
 
 pub use crate::answer::{Answer, Body, Freshness, Kind, Lasting, Outcome, Wish};
 pub use crate::error::Error;
@@ -39,3 +42,4 @@ pub use crate::settings::{Hedge, Settings};
 pub use crate::sumdb::{Database, DatabaseSettings};
 pub use crate::toll::Asker;
 pub use crate::unverified::Verifications;
+pub use crate::waits::{Timing, Wait, Waits};

@@ -19,6 +19,7 @@ use crate::answer::{Answer, Body, Freshness, Kind, Lasting, Outcome, Wish};
 use crate::error::Error;
 use crate::flight::{Flights, MOST_FLIGHTS};
 use crate::growing::{Growing, Reader};
+use crate::heard::Heard;
 use crate::inspectors::Inspectors;
 use crate::latencies::Latencies;
 use crate::mutable::Kept;
@@ -29,6 +30,7 @@ use crate::settings::Settings;
 use crate::sumdb::Database;
 use crate::toll::{Asker, Toll};
 use crate::unverified::{Later, count};
+use crate::waits::{Timing, asking};
 
 /// How soon the small files of a stored zip are asked for again, and of how many zips that is remembered.
 const COMPANIONS_AGAIN: Duration = Duration::from_secs(10);
@@ -99,6 +101,8 @@ pub(crate) struct Inner {
     pub forced: Rate,
     pub asked_again: Rate,
     pub verdicts: Verdicts,
+    /// What the sources said of files and answers.
+    pub heard: Heard,
     /// Zips whose missing small files were asked for a moment ago.
     pub companions_tried: Cache<ModuleVersion, ()>,
     /// Zips that were broken off a moment ago while they were being sent.
@@ -126,6 +130,7 @@ impl Mirror {
     ) -> std::io::Result<Self> {
         let inner = Inner {
             verdicts: Verdicts::new(settings.negative_bytes),
+            heard: Heard::new(),
             companions_tried: Cache::builder()
                 .max_capacity(COMPANIONS_REMEMBERED)
                 .time_to_live(COMPANIONS_AGAIN)
@@ -196,16 +201,20 @@ impl Mirror {
         self.inner.toll.is_some()
     }
 
-    /// [`Mirror::answer`] at the cost of a client, if any is named.
+    /// [`Mirror::answer`] at the cost of a client, if any is named, and what it had to wait for, if it had to. `id` is
+    /// that of the request, by which [`Mirror::who_waits`] knows it.
     pub async fn answer_to(
         &self,
+        id: &str,
         asker: Option<Asker>,
         request: &Request,
         wish: Wish<'_>,
-    ) -> Result<Answer, Arc<Error>> {
+    ) -> (Result<Answer, Arc<Error>>, Option<Timing>) {
         match (&self.inner.toll, asker) {
-            (Some(toll), Some(asker)) => toll.of(asker, self.answer(request, wish)).await,
-            _ => self.answer(request, wish).await,
+            (Some(toll), Some(asker)) => {
+                asking(id, toll.of(asker, self.answer(request, wish))).await
+            }
+            _ => asking(id, self.answer(request, wish)).await,
         }
     }
 

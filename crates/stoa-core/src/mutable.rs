@@ -5,7 +5,7 @@
 //! Nobody signs these documents. They are checked for form and for the version asked, and what they name is verified
 //! when it is fetched.
 
-mod look;
+pub(crate) mod look;
 mod probe;
 
 use std::collections::BTreeSet;

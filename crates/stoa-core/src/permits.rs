@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use stoa_module::ErrorClass;
+use stoa_upstream::journey::{self, Leg};
 use stoa_upstream::{Client, Failure, Source, Stage, Use};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -40,6 +41,7 @@ impl Permits {
             let of = hosts.entry(source.host().to_owned());
             Arc::clone(of.or_insert_with(|| Arc::new(Semaphore::new(self.each))))
         };
+        journey::enter(Leg::Place);
         let placed = tokio::time::timeout(patience, places.acquire_owned());
         let placed = tokio::select! {
             biased;

@@ -31,15 +31,35 @@ pub struct Policy {
     pub gonosumdb: Patterns,
 }
 
+/// What decides on a module's chain.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Rule<'p> {
+    /// Its place among the routes, from 0.
+    Route(usize, &'p Route),
+    /// A pattern of `GONOPROXY`.
+    NoProxy(&'p str),
+    /// A pattern of `GOPRIVATE`.
+    Private(&'p str),
+    Default,
+}
+
 impl Policy {
+    pub(crate) fn rule(&self, path: &ModulePath) -> Rule<'_> {
+        let mut routes = self.routes.iter().enumerate();
+        if let Some((n, route)) = routes.find(|(_, route)| route.pattern.matches(path)) {
+            return Rule::Route(n, route);
+        }
+        let no_proxy = self.gonoproxy.find(path).map(Rule::NoProxy);
+        let private = || self.goprivate.find(path).map(Rule::Private);
+        no_proxy.or_else(private).unwrap_or(Rule::Default)
+    }
+
     fn chain(&self, path: &ModulePath) -> &Chain {
-        if let Some(route) = self.routes.iter().find(|route| route.pattern.matches(path)) {
-            return &route.chain;
+        match self.rule(path) {
+            Rule::Route(_, route) => &route.chain,
+            Rule::NoProxy(_) | Rule::Private(_) => &self.direct,
+            Rule::Default => &self.default,
         }
-        if self.gonoproxy.matches(path) || self.goprivate.matches(path) {
-            return &self.direct;
-        }
-        &self.default
     }
 
     /// Whether the name is kept from shared caches, labels and hosts that were not named for it.
@@ -59,7 +79,7 @@ impl Policy {
     /// The route that refuses this module: one whose chain is `off` and nothing else. (The default chain being `off`
     /// means that only what is stored is served.)
     pub fn refusing_route(&self, path: &ModulePath) -> Option<&Route> {
-        let route = self.routes.iter().find(|route| route.pattern.matches(path))?;
+        let Rule::Route(_, route) = self.rule(path) else { return None };
         let off = |entry: &Entry| matches!(entry.source, Source::Off);
         route.chain.entries.iter().all(off).then_some(route)
     }

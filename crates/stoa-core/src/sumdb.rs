@@ -36,16 +36,19 @@ use stoa_store::Store;
 use stoa_sumdb::{
     Lookup, Plan, RecordHashes, SignedTreeHead, Tile, TileLevel, VerifierKey, lookup_path,
 };
+use stoa_upstream::journey::Said;
 use stoa_upstream::{Bounds, Chain, Client, Failure, Source, Use};
 use tracing::{debug, error, warn};
 use url::Url;
 
-use crate::absent::{Asked, ECHO, Verdicts};
+use crate::absent::{Asked, ECHO, Verdict, Verdicts};
 use crate::error::Error;
 use crate::flight::{Flights, MOST_FLIGHTS};
+use crate::heard::Heard;
 use crate::mirror::{Landed, Routed, stoas_of};
 use crate::sumdb::roads::{Road, Roads};
 use crate::sumdb::tiles::cut;
+use crate::waits::Aloft;
 
 /// How long the newest tree head counts as new.
 const LATEST_TTL: Duration = Duration::from_mins(1);
@@ -105,6 +108,8 @@ struct Inner {
     /// Tiles on their way from one source, for proofs.
     reads: Arc<TileReads>,
     verdicts: Verdicts,
+    /// What was said when a record was looked up.
+    heard: Heard,
     /// Records proven a moment ago, which are on the disk: the `.zip` of a version is asked for behind its `.mod`, and by the client's own look-up.
     known: Cache<ModuleVersion, LookedUp>,
     security_errors: AtomicU64,
@@ -139,11 +144,29 @@ pub(crate) struct FoundTile {
     pub proven: bool,
 }
 
+/// What is known of a record without asking anybody.
+pub(crate) struct KnownRecord {
+    pub stored: Option<RecordHashes>,
+    /// Relative to the data directory.
+    pub file: String,
+    pub verdict: Option<Verdict>,
+    pub said: Option<Arc<[Said]>>,
+}
+
 enum Refusal {
     /// This road failed; another may do.
     Failed(Failure),
     /// The database contradicts itself: no other road is asked.
     Security(Error),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(failure) => failure.fmt(f),
+            Self::Security(error) => error.fmt(f),
+        }
+    }
 }
 
 impl From<Failure> for Refusal {
@@ -195,6 +218,7 @@ impl Database {
                 tiles: Flights::new(MOST_FLIGHTS),
                 reads: Flights::new(MOST_FLIGHTS),
                 verdicts: Verdicts::new(VERDICT_BYTES),
+                heard: Heard::new(),
                 known: Cache::builder()
                     .max_capacity(KNOWN_BYTES)
                     .weigher(|_, found: &LookedUp| {
@@ -211,6 +235,28 @@ impl Database {
 
     pub fn name(&self) -> &str {
         self.inner.settings.key.name()
+    }
+
+    /// The record on the disk, whose proof is looked at; the file it is in; the verdict that stands; and what was said when
+    /// it was last looked up.
+    pub(crate) async fn known_of(&self, module: &ModuleVersion) -> KnownRecord {
+        let about = Asked::Record(module.clone());
+        KnownRecord {
+            stored: self.stored_lookup(module).await.ok().flatten().map(|found| found.hashes),
+            file: format!("cache/download/sumdb/{}/{}", self.name(), lookup_path(module)),
+            verdict: self.inner.verdicts.recall(&about),
+            said: self.inner.heard.of(&about),
+        }
+    }
+
+    /// What is in the air for it.
+    pub(crate) fn aloft(&self) -> Vec<Arc<Aloft>> {
+        let inner = &self.inner;
+        let mut aloft = inner.lookups.aloft();
+        aloft.extend(inner.latest.aloft());
+        aloft.extend(inner.tiles.aloft());
+        aloft.extend(inner.reads.aloft());
+        aloft
     }
 
     /// Forks seen since the start.
@@ -245,6 +291,7 @@ impl Database {
                 (self.clone(), module.clone(), chain.clone(), via.to_owned());
             move || async move {
                 let looked_up = database.remote_lookup(&module, &chain, &via).await;
+                database.inner.heard.note(&about);
                 looked_up.map_err(|error| {
                     let error = Arc::new(error);
                     let keep = match error.class {
@@ -368,7 +415,11 @@ impl Database {
         // believed when nobody contradicts it.
         let mut absent = false;
         while let Some(road) = roads.next(&mut failures).await {
-            match self.lookup_through(&road, &mut roads, module, &file).await {
+            let visit = road.visit(self.name());
+            let looked_up = self.lookup_through(&road, &mut roads, module, &file);
+            let looked_up = visit.journey().scope(looked_up).await;
+            visit.ended(&looked_up);
+            match looked_up {
                 Ok(found) => return Ok(found),
                 Err(Refusal::Security(error)) => return Err(error),
                 Err(Refusal::Failed(failure)) => {
@@ -452,7 +503,10 @@ impl Database {
                     .map_err(|error| road.failure(error.class(), error.to_string()))?;
                 self.prove(&road, &roads, &signed, None).await.map(|_| ())
             };
-            match outcome.await {
+            let visit = road.visit(self.name());
+            let outcome = visit.journey().scope(outcome).await;
+            visit.ended(&outcome);
+            match outcome {
                 Ok(()) => {
                     let mut seen =
                         self.inner.latest_seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -481,7 +535,10 @@ impl Database {
         let mut roads = Roads::new(self, chain, via);
         let mut failures = Vec::new();
         while let Some(road) = roads.next(&mut failures).await {
-            match self.tile_through(&road, &roads, tile).await {
+            let visit = road.visit(self.name());
+            let found = visit.journey().scope(self.tile_through(&road, &roads, tile)).await;
+            visit.ended(&found);
+            match found {
                 Ok(found) => return Ok(found),
                 Err(Refusal::Security(error)) => return Err(Arc::new(error)),
                 Err(Refusal::Failed(failure)) => failures.push(failure),

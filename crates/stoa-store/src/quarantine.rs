@@ -17,6 +17,9 @@ use crate::{durable::Durable, error::Error};
 /// What even an empty file takes on disk; it bounds the number of files, too.
 const BLOCK: u64 = 4096;
 
+/// Of the notes beside the bodies.
+pub(crate) const NOTE_SUFFIX: &str = ".json";
+
 /// Why a body was rejected, for the person who looks.
 #[derive(Clone, Debug)]
 pub struct QuarantineNote {
@@ -113,7 +116,7 @@ impl Quarantine {
             self.remove(&oldest)?;
             held.bytes -= bytes;
         }
-        let note_path = self.dir.join(format!("{file}.json"));
+        let note_path = self.dir.join(format!("{file}{NOTE_SUFFIX}"));
         crate::durable::replace(durable.write_temporary(&text, false)?, &note_path)?;
         held.entries.push_back((name, entry));
         held.bytes += entry;

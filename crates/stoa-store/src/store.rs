@@ -29,6 +29,7 @@ use crate::{
     files::{Files, read_if_there},
     index::{Counts, Index, Row},
     layout::Layout,
+    places::{FilePlace, Rejected},
     quarantine::{QuarantineNote, put_temporary},
     record::{Sidecar, State, Stored},
     spool::Spool,
@@ -283,6 +284,26 @@ impl Store {
         };
         drop(file);
         self.write(move |files| put_temporary(&files.quarantine, &files.durable, body, &note)).await
+    }
+
+    /// Where the recorded files of a version lie.
+    pub async fn places(
+        &self,
+        module: &ModuleVersion,
+        sidecar: Arc<Sidecar>,
+    ) -> Result<Vec<FilePlace>, Error> {
+        let module = module.clone();
+        self.read(move |files| files.places(&module, &sidecar)).await
+    }
+
+    /// What was rejected of a version, the newest first, at most `most`. Looks at the newest thousand in quarantine.
+    pub async fn rejected(
+        &self,
+        module: &ModuleVersion,
+        most: usize,
+    ) -> Result<Vec<Rejected>, Error> {
+        let module = module.clone();
+        self.read(move |files| files.rejected(&module, most)).await
     }
 
     /// The versions of a module whose `.info` and `.mod` are stored: sorted, pseudo-versions included, without those whose

@@ -1,7 +1,8 @@
 //! The command socket: how a second `stoa` on the same data directory speaks to the server that holds it.
 //!
 //! HTTP/1.1 over a unix socket in the data directory that only its owner may open. `GET /-/status`: who are you?
-//! `POST /-/refresh`: look at a module anew. `POST /-/doctor`: examine the sources.
+//! `POST /-/refresh`: look at a module anew. `POST /-/doctor`: examine the sources. `GET /-/inflight`: who waits for what;
+//! `GET /-/explain/MODULE[@VERSION]`: why it is answered as it is; private modules included.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,7 +18,8 @@ use stoa_upstream::BreakerStatus;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::http::{App, pages};
+use crate::http::pages::View;
+use crate::http::{App, insight, pages};
 use crate::server::{Listener, SocketFile};
 use crate::{doctor, refresh};
 
@@ -78,6 +80,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/-/refresh", post(refresh::refresh).layer(DefaultBodyLimit::max(MAX_QUESTION)))
         .route("/healthz", get(pages::healthz))
         .route("/readyz", get(pages::readyz))
+        .merge(insight(View::All))
         .with_state(app)
 }
 
@@ -108,6 +111,7 @@ pub fn bind(path: &Path) -> io::Result<Listener> {
 
 /// How long an answer may take: whoever asks is a person or a health check.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Enough for a full page of those who wait.
 const MAX_ANSWER: u64 = 4 << 20;
 /// The longest body of a request; it names one module.
 const MAX_QUESTION: usize = 16 << 10;

@@ -7,13 +7,16 @@ pub mod access_log;
 pub mod answer;
 pub mod door;
 pub mod error_text;
+pub mod explain;
 pub mod file_body;
 pub mod forwarded;
 pub mod growing_body;
+pub mod inflight;
 pub mod metrics;
 pub mod pages;
 pub mod payload;
 pub mod ready;
+pub mod timing;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +24,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::middleware;
 use axum::response::Response;
 use axum::routing::any;
@@ -36,6 +39,7 @@ use crate::config::{Config, TrustedProxies};
 use crate::http::access_log::Asked;
 use crate::http::door::Door;
 use crate::http::metrics::Metrics;
+use crate::http::pages::View;
 use crate::http::ready::ReadyAnswers;
 
 /// The header that carries the request id, inwards and outwards.
@@ -84,7 +88,11 @@ pub struct Site {
 /// those who ask for them (load balancers, the kubelet, crawlers) know no prefix.
 pub fn door(app: Arc<App>) -> Door {
     let Site { admin_apart, path_prefix, .. } = &app.site;
-    let pages = if *admin_apart { pages_elsewhere() } else { pages().route("/", any(pages::home)) };
+    let pages = if *admin_apart {
+        pages_elsewhere()
+    } else {
+        pages().merge(insight(View::Public)).route("/", any(pages::home))
+    };
     let mut router = pages.route("/robots.txt", any(pages::robots)).fallback(any(protocol));
     if !path_prefix.is_empty() {
         let below: Router = router.with_state(Arc::clone(&app));
@@ -105,6 +113,7 @@ pub fn admin_door(app: Arc<App>) -> Door {
         nothing_here("this address serves no modules", hint, &request)
     };
     let router = pages()
+        .merge(insight(View::All))
         .route("/", any(pages::home_at_admin))
         .route("/robots.txt", any(pages::robots))
         .fallback(any(other));
@@ -133,6 +142,24 @@ fn pages() -> Router<Arc<App>> {
     health().route("/version", any(pages::version)).route("/metrics", any(metrics::page))
 }
 
+/// What goes on inside.
+pub fn insight(view: View) -> Router<Arc<App>> {
+    let inflight = async move |State(app): State<Arc<App>>, request: Request<Body>| {
+        inflight::page(&app, view, &request)
+    };
+    let explain = async move |State(app): State<Arc<App>>, subject, request: Request<Body>| {
+        explain::page(&app, view, subject, request).await
+    };
+    let of_nothing = async move |State(app): State<Arc<App>>, request: Request<Body>| {
+        explain::page(&app, view, Ok(Path(String::new())), request).await
+    };
+    Router::new()
+        .route("/-/inflight", any(inflight))
+        .route("/-/explain", any(of_nothing))
+        .route("/-/explain/", any(of_nothing))
+        .route("/-/explain/{*subject}", any(explain))
+}
+
 fn health() -> Router<Arc<App>> {
     Router::new().route("/healthz", any(pages::healthz)).route("/readyz", any(pages::readyz))
 }
@@ -145,6 +172,9 @@ fn pages_elsewhere() -> Router<Arc<App>> {
     };
     let mut router = Router::new();
     for path in ["/", "/healthz", "/readyz", "/version", "/metrics"] {
+        router = router.route(path, any(elsewhere));
+    }
+    for path in ["/-/inflight", "/-/explain", "/-/explain/", "/-/explain/{*subject}"] {
         router = router.route(path, any(elsewhere));
     }
     router
@@ -247,6 +277,7 @@ async fn protocol(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
     // The checksum database's files have module paths in their names, private ones when a client is set up wrongly.
     let private = parsed.path().is_none_or(|path| app.mirror.is_private(path));
     let via = via(request.headers());
+    let mut timing = None;
     let error = if stoa_upstream::leads_back(&via, &app.instance_id) {
         leads_back().into()
     } else if via.len() > MAX_VIA {
@@ -262,14 +293,25 @@ async fn protocol(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
             .mirror
             .has_toll()
             .then(|| forwarded::asker(trusted, request.extensions().get(), request.headers()));
-        match app.mirror.answer_to(asker, &parsed, wish).await {
-            Ok(answer) => return answer::respond(&request, asked, answer),
+        let answered;
+        (answered, timing) = app.mirror.answer_to(&id, asker, &parsed, wish).await;
+        match answered {
+            Ok(answer) => {
+                let mut response = answer::respond(&request, asked, answer);
+                if let Some(timing) = &timing {
+                    timing::tell(response.headers_mut(), timing);
+                }
+                return response;
+            }
             Err(error) => error,
         }
     };
     let mut response = error_text::respond(&error, &id, private);
     let (asked, outcome) = (Some(Arc::new(asked)), error.class.as_str());
     response.extensions_mut().insert(access_log::Answered { asked, outcome, source: None });
+    if let Some(timing) = &timing {
+        timing::tell(response.headers_mut(), timing);
+    }
     response
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use stoa_module::{Artifact, ErrorClass};
 use stoa_store::{OpenFile, Temporary};
+use stoa_upstream::journey::{self, Leg};
 use stoa_upstream::{Bounds, Destination, Downloaded, Failure, Source, Stage, Use, Watch};
 use tokio::time::timeout;
 
@@ -34,6 +35,7 @@ impl Mirror {
         let store = &self.inner.store;
         let (most, patience) = (wanted.bounds.max_bytes, wanted.bounds.header);
         let no_file = |error: stoa_store::Error| Stop::All(Error::store(wanted.asked, &error));
+        journey::enter(Leg::Disk);
         let mut temporary = store.temporary(most, patience).await.map_err(no_file)?;
         loop {
             course.goes_into(readable(&mut temporary));
@@ -82,7 +84,7 @@ impl Mirror {
         }
         let whole = bounds.header * 2;
         timeout(whole, download).await.unwrap_or_else(|_| {
-            let detail = format!("its small body was not here after {whole:?}");
+            let detail = format!("body: not all of it was here after {whole:?}");
             Err(Failure::new(ErrorClass::Timeout, Stage::Body, source, detail))
         })
     }

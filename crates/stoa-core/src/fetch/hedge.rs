@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stoa_store::Temporary;
+use stoa_upstream::journey::{Journey, Visit};
 use stoa_upstream::{Downloaded, Failure, Source, Step, Walk};
 use tokio::time::sleep;
 use tracing::debug;
@@ -24,6 +25,7 @@ pub(super) type Obtained = Result<(Downloaded, Temporary), Stop>;
 /// A download that was begun or is about to.
 pub(super) struct Obtaining<'a> {
     pub course: Arc<Course>,
+    pub visit: Visit,
     pub work: Pin<Box<dyn Future<Output = Obtained> + Send + 'a>>,
 }
 
@@ -58,8 +60,10 @@ impl Mirror {
         let header = settings.bound(settings.file_timeout, step.has_alternative);
         let streaming = self.streaming(asking.module, asking.artifact, asking.announcer);
         let course = Course::new(streaming, step.source.to_string());
+        let visit = Journey::visit(step.source.name());
         let work = self.obtain(step.source, header, asking, Arc::clone(&course));
-        Obtaining { course, work: Box::pin(work) }
+        let work = Box::pin(visit.journey().scope(work));
+        Obtaining { course, visit, work }
     }
 
     /// Waits for the present source's answer to begin, and after a while for either's.
@@ -85,7 +89,10 @@ impl Mirror {
             biased;
             done = &mut present.work => match done {
                 // It had not begun to answer: nothing of it is with anybody.
-                Err(Stop::Source(failure)) => Raced::Behind(other, Some(failure)),
+                Err(Stop::Source(failure)) => {
+                    present.visit.ended(&Err::<(), _>(&failure));
+                    Raced::Behind(other, Some(failure))
+                }
                 done => Raced::Present(present.having(done), None),
             },
             () = course.begun() => Raced::Present(present, None),
@@ -94,7 +101,10 @@ impl Mirror {
                     self.passed_over(source, began);
                     Raced::Behind(other.having(done), None)
                 }
-                Err(Stop::Source(failure)) => Raced::Present(present, Some(failure)),
+                Err(Stop::Source(failure)) => {
+                    other.visit.ended(&Err::<(), _>(&failure));
+                    Raced::Present(present, Some(failure))
+                }
                 // A fault of our own says nothing about that source.
                 Err(Stop::All(_)) => Raced::Present(present, None),
             },

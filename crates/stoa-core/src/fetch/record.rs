@@ -6,6 +6,7 @@ use std::sync::Arc;
 use stoa_module::{Artifact, ModuleVersion};
 use stoa_sumdb::RecordHashes;
 use stoa_upstream::Chain;
+use stoa_upstream::journey::{self, Journey, Leg};
 use tokio::task::JoinHandle;
 
 use crate::error::Error;
@@ -20,12 +21,18 @@ pub(super) enum Record {
     Uncovered,
     /// To be looked up as soon as there is a source that may have the module, or has brought it.
     Wanted(Database),
-    Pending(JoinHandle<Landed<LookedUp>>),
+    Pending(LookingUp),
     /// What came of it, not yet judged.
     Landed(Landed<LookedUp>),
     Known(RecordHashes),
     /// Nobody could be asked, and by the settings it goes out all the same.
     Unreachable,
+}
+
+/// A look-up under way.
+pub(super) struct LookingUp {
+    task: JoinHandle<Landed<LookedUp>>,
+    journey: Arc<Journey>,
 }
 
 impl Record {
@@ -34,10 +41,10 @@ impl Record {
         if let Self::Wanted(database) = self {
             let (database, module, chain, via) =
                 (database.clone(), module.clone(), chain.clone(), via.to_owned());
-            *self =
-                Self::Pending(tokio::spawn(
-                    async move { database.lookup(&module, &chain, &via).await },
-                ));
+            let journey = Journey::begin();
+            let looking_up = async move { database.lookup(&module, &chain, &via).await };
+            let task = tokio::spawn(journey.scope(looking_up));
+            *self = Self::Pending(LookingUp { task, journey });
         }
     }
 
@@ -72,14 +79,18 @@ impl Record {
         module: &ModuleVersion,
     ) -> Option<Result<Word, Error>> {
         match self {
-            Self::Pending(looking_up) => Some(mirror.word(module, landing(looking_up)).await),
+            Self::Pending(looking_up) => {
+                journey::enter(Leg::Lookup);
+                let _following = looking_up.journey.follow();
+                Some(mirror.word(module, landing(looking_up)).await)
+            }
             Self::Landed(landed) => Some(mirror.word(module, ready(landed.clone())).await),
             _ => None,
         }
     }
 }
 
-async fn landing(looking_up: &mut JoinHandle<Landed<LookedUp>>) -> Landed<LookedUp> {
+async fn landing(looking_up: &mut LookingUp) -> Landed<LookedUp> {
     let lost = || Err(Arc::new(Error::lost("checksum database record")));
-    looking_up.await.unwrap_or_else(|_| lost())
+    (&mut looking_up.task).await.unwrap_or_else(|_| lost())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use stoa_module::{Artifact, ErrorClass, ModuleVersion, Sha256};
 use stoa_store::{QuarantineNote, State};
+use stoa_upstream::journey::{self, Leg};
 use tracing::{error, warn};
 
 use crate::error::Error;
@@ -63,7 +64,9 @@ impl Mirror {
             return Err(Arc::new(without_database(module)));
         };
         let chain = self.inner.policy.careful_chain(module.path());
+        journey::enter(Leg::Lookup);
         let looked_up = database.lookup(module, &chain, via).await;
+        journey::enter(Leg::Disk);
         self.inner.later.heard(&looked_up);
         let counts = &self.inner.later.counts;
         let offline = self.inner.settings.offline;

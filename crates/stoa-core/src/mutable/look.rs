@@ -21,6 +21,7 @@ use stoa_module::{
     Artifact, ErrorClass, Info, ModulePath, ModuleVersion, Version, latest_of, parse_list,
 };
 use stoa_store::AnswerKey;
+use stoa_upstream::journey::{self, Journey, Leg};
 use stoa_upstream::{Failure, Source, Stage};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, warn};
@@ -80,10 +81,25 @@ impl Age {
             _ => Self::Old,
         }
     }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Young => "young",
+            Self::Ageing => "ageing",
+            Self::Past => "past",
+            Self::Old => "old",
+        }
+    }
+}
+
+/// How old a kept answer is, and what that means: `young`, `ageing`, `past` or `old`.
+pub(crate) fn age_of(kept: &Kept, ttl: Duration) -> (Duration, &'static str) {
+    let age = Duration::try_from(jiff::Timestamp::now().duration_since(kept.fetched_at)).ok();
+    (age.unwrap_or_default(), Age::of(age, ttl).as_str())
 }
 
 impl Mirror {
-    pub(super) async fn kept(&self, key: &AnswerKey) -> Option<Arc<Kept>> {
+    pub(crate) async fn kept(&self, key: &AnswerKey) -> Option<Arc<Kept>> {
         match self.inner.store.answer(key).await {
             Ok(kept) => kept,
             Err(error) => {
@@ -244,8 +260,11 @@ impl Mirror {
     async fn ask(&self, key: &AnswerKey, meanwhile: bool, via: &str) -> Landed<Arc<Kept>> {
         let about = Asked::Answer(key.clone());
         let asked = asked_answer(key);
-        match self.ask_chain(key, &asked, via).await {
+        let answered = self.ask_chain(key, &asked, via).await;
+        self.inner.heard.note(&about);
+        match answered {
             Ok(answer) => {
+                journey::enter(Leg::Commit);
                 match self.inner.store.put_answer(key, answer.clone()).await {
                     // The log knows already what is wrong with the disk.
                     Ok(()) | Err(stoa_store::Error::NotWritten(_)) => {}
@@ -307,8 +326,12 @@ impl Mirror {
         let mut walk = chain.walk();
         while let Some(step) = walk.next() {
             let source = step.source;
-            let got = self.get_small(source, &path, step.has_alternative, max_bytes, via).await;
-            match got.and_then(|body| check_form(key, module, source, body)) {
+            let visit = Journey::visit(source.name());
+            let got = self.get_small(source, &path, step.has_alternative, max_bytes, via);
+            let got = visit.journey().scope(got).await;
+            let got = got.and_then(|body| check_form(key, module, source, body));
+            visit.ended(&got);
+            match got {
                 Ok(body) => {
                     return Ok(Kept {
                         body,

@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use stoa_module::{ErrorClass, Separator};
+use stoa_upstream::journey::{Journey, Visit};
 use stoa_upstream::{Bounds, Chain, Entry, Failure, Source, Stage, Use};
 
 use crate::sumdb::{Database, MAX_BYTES, SUPPORTED_TTL, UNSUPPORTED_TTL};
@@ -21,6 +22,16 @@ impl Road {
     /// A directory is somebody's cache and never asks the database.
     pub(super) fn speaks_for_the_database(&self) -> bool {
         matches!(self.source, Source::Http(_))
+    }
+
+    /// To the database of this name.
+    pub(super) fn visit(&self, database: &str) -> Visit {
+        let own = self.prefix.is_empty();
+        Journey::visit(if own {
+            self.source.name()
+        } else {
+            format!("{database} through {}", self.source.name())
+        })
     }
 
     pub(super) fn failure(&self, class: ErrorClass, detail: String) -> Failure {
@@ -46,16 +57,29 @@ pub(super) struct Roads<'a> {
     pub(super) via: &'a str,
 }
 
+/// A road that may be taken, for people.
+pub(crate) struct RoadAhead {
+    pub source: Source,
+    /// A proxy's word on whether it passes the database on, while it is believed. The database's own address has none.
+    pub passes_on: Option<bool>,
+    pub is_own: bool,
+}
+
+fn gates(database: &Database, chain: &Chain) -> VecDeque<Gate> {
+    let is_proxy = |entry: &&Entry| matches!(entry.source, Source::Http(_) | Source::File(_));
+    let proxies = chain.entries.iter().filter(is_proxy).cloned();
+    let mut gates: VecDeque<Gate> = proxies.map(Gate::Proxy).collect();
+    if database.inner.settings.direct_first {
+        gates.push_front(Gate::Itself);
+    } else {
+        gates.push_back(Gate::Itself);
+    }
+    gates
+}
+
 impl<'a> Roads<'a> {
     pub(super) fn new(database: &'a Database, chain: &Chain, via: &'a str) -> Self {
-        let is_proxy = |entry: &&Entry| matches!(entry.source, Source::Http(_) | Source::File(_));
-        let proxies = chain.entries.iter().filter(is_proxy).cloned();
-        let mut gates: VecDeque<Gate> = proxies.map(Gate::Proxy).collect();
-        if database.inner.settings.direct_first {
-            gates.push_front(Gate::Itself);
-        } else {
-            gates.push_back(Gate::Itself);
-        }
+        let gates = gates(database, chain);
         Self { database, gates, itself_first: false, deadline: Instant::now(), via }
     }
 
@@ -87,11 +111,9 @@ impl<'a> Roads<'a> {
                 Separator::Pipe => settings.timeout.min(settings.alternative_timeout),
             };
             self.deadline = Instant::now() + patience;
-            match self.database.is_supported(&source, self.bound(), self.via).await {
-                Ok(true) => {
-                    let prefix = format!("sumdb/{}/", self.database.name());
-                    return Some(Road { source, prefix });
-                }
+            let road = Road { source, prefix: format!("sumdb/{}/", self.database.name()) };
+            match self.database.is_supported(&road, self.bound(), self.via).await {
+                Ok(true) => return Some(road),
                 Ok(false) => {}
                 Err(failure) => failures.push(failure),
             }
@@ -106,26 +128,38 @@ impl<'a> Roads<'a> {
 }
 
 impl Database {
-    /// Whether the proxy says that it passes this database on.
-    async fn is_supported(
-        &self,
-        source: &Source,
-        bound: Duration,
-        via: &str,
-    ) -> Result<bool, Failure> {
-        let key = source.to_string();
-        let remembered = {
-            let supported = self.inner.supported.lock().unwrap_or_else(PoisonError::into_inner);
-            supported.get(&key).copied()
+    /// The roads for modules of this chain, in order.
+    pub(crate) fn roads_ahead(&self, chain: &Chain) -> Vec<RoadAhead> {
+        let ahead = |gate| match gate {
+            Gate::Proxy(Entry { source, .. }) => {
+                RoadAhead { passes_on: self.said_supported(&source), source, is_own: false }
+            }
+            Gate::Itself => {
+                RoadAhead { source: self.inner.direct.clone(), passes_on: None, is_own: true }
+            }
         };
-        if let Some((is, until)) = remembered
-            && until > Instant::now()
-        {
+        gates(self, chain).into_iter().map(ahead).collect()
+    }
+
+    /// What the proxy has said a while ago, if that is still believed.
+    fn said_supported(&self, source: &Source) -> Option<bool> {
+        let supported = self.inner.supported.lock().unwrap_or_else(PoisonError::into_inner);
+        let (is, until) = *supported.get(&source.to_string())?;
+        (until > Instant::now()).then_some(is)
+    }
+
+    /// Whether the proxy says that it passes this database on.
+    async fn is_supported(&self, road: &Road, bound: Duration, via: &str) -> Result<bool, Failure> {
+        let source = &road.source;
+        if let Some(is) = self.said_supported(source) {
             return Ok(is);
         }
-        let path = format!("sumdb/{}/supported", self.name());
+        let path = format!("{}supported", road.prefix);
         let bounds = Bounds { header: bound, max_bytes: MAX_BYTES };
-        let asked = self.inner.client.get(source, Use::Database, &path, &bounds, via).await;
+        let visit = road.visit(self.name());
+        let asked = self.inner.client.get(source, Use::Database, &path, &bounds, via);
+        let asked = visit.journey().scope(asked).await;
+        visit.ended(&asked);
         let is = match asked {
             Ok(_) => true,
             Err(failure) if failure.class == ErrorClass::NotFound => false,
@@ -133,7 +167,7 @@ impl Database {
         };
         let until = Instant::now() + if is { SUPPORTED_TTL } else { UNSUPPORTED_TTL };
         let mut supported = self.inner.supported.lock().unwrap_or_else(PoisonError::into_inner);
-        supported.insert(key, (is, until));
+        supported.insert(source.to_string(), (is, until));
         Ok(is)
     }
 }

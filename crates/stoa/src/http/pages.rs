@@ -2,11 +2,13 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{Request, StatusCode, header};
+use serde::Serialize;
 use url::Url;
 
 use crate::http::{App, Site, forwarded};
@@ -20,6 +22,40 @@ fn page(status: StatusCode, content_type: &'static str, body: String) -> Respons
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     (status, headers, body).into_response()
+}
+
+/// Who asks: what may be shown.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum View {
+    /// At `server.admin-listen` and over the command socket.
+    All,
+    /// Where modules are served: anybody, so nothing of private modules.
+    Public,
+}
+
+/// As text for people, or as JSON for those who ask for it by `?format=json` or `Accept`.
+pub fn as_wanted<T: Serialize>(
+    request: &Request<Body>,
+    shown: &T,
+    text: impl FnOnce() -> String,
+) -> Response {
+    let mut pairs = request.uri().query().unwrap_or_default().split('&');
+    let format = pairs.find_map(|pair| pair.strip_prefix("format="));
+    let accepts = || {
+        let values = request.headers().get_all(header::ACCEPT).iter();
+        values.filter_map(|value| value.to_str().ok()).any(|it| it.contains("application/json"))
+    };
+    if format.map_or_else(accepts, |format| format == "json") {
+        let json = serde_json::to_string_pretty(shown).unwrap_or_default();
+        page(StatusCode::OK, "application/json", json + "\n")
+    } else {
+        page(StatusCode::OK, TEXT, text())
+    }
+}
+
+/// To the millisecond.
+pub fn seconds(time: Duration) -> f64 {
+    time.as_millis() as f64 / 1e3
 }
 
 /// The process runs and answers.
