@@ -36,7 +36,7 @@ pub use crate::answer::{Answer, Body, Freshness, Kind, Lasting, Outcome, Wish};
 pub use crate::error::Error;
 pub use crate::growing::{BrokenOff, Reader};
 pub use crate::mirror::Mirror;
-pub use crate::policy::{Policy, Route};
+pub use crate::policy::{Policy, Route, Rule};
 pub use crate::refresh::{Look, Refreshed, Subject};
 pub use crate::settings::{Hedge, Settings};
 pub use crate::sumdb::{Database, DatabaseSettings};

@@ -33,7 +33,7 @@ pub struct Policy {
 
 /// What decides on a module's chain.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Rule<'p> {
+pub enum Rule<'p> {
     /// Its place among the routes, from 0.
     Route(usize, &'p Route),
     /// A pattern of `GONOPROXY`.
@@ -44,7 +44,8 @@ pub(crate) enum Rule<'p> {
 }
 
 impl Policy {
-    pub(crate) fn rule(&self, path: &ModulePath) -> Rule<'_> {
+    /// The first that fits: a route, `GONOPROXY`, `GOPRIVATE`, none.
+    pub fn rule(&self, path: &ModulePath) -> Rule<'_> {
         let mut routes = self.routes.iter().enumerate();
         if let Some((n, route)) = routes.find(|(_, route)| route.pattern.matches(path)) {
             return Rule::Route(n, route);
@@ -84,8 +85,8 @@ impl Policy {
         route.chain.entries.iter().all(off).then_some(route)
     }
 
-    /// [`Policy::chain`], in which a private name does not follow a redirect to a host that was not named for it.
-    pub(crate) fn careful_chain(&self, path: &ModulePath) -> Chain {
+    /// The chain of a module, in which a private name does not follow a redirect to a host that was not named for it.
+    pub fn careful_chain(&self, path: &ModulePath) -> Chain {
         let mut chain = self.chain(path).clone();
         if self.is_private(path) {
             for entry in &mut chain.entries {

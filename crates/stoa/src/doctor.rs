@@ -20,7 +20,7 @@ pub mod verdict;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use stoa_core::{Policy, Subject};
+use stoa_core::{Policy, Rule, Subject};
 use stoa_module::{ModulePath, ModuleVersion, Separator, latest_of};
 use stoa_sumdb::GoSumDb;
 use stoa_upstream::examine::Limits;
@@ -140,31 +140,20 @@ struct Routing {
 }
 
 fn routing(policy: &Policy, config: &Config, path: &ModulePath) -> Routing {
-    let (words, mut chain, is_named) =
-        if let Some(route) = policy.routes.iter().find(|route| route.pattern.matches(path)) {
-            let words = format!("by the route of {}", route.pattern);
-            (words, route.chain.clone(), true)
-        } else if let Some(pattern) = policy.gonoproxy.find(path) {
-            (format!("direct, by GONOPROXY {pattern}"), policy.direct.clone(), true)
-        } else if let Some(pattern) = policy.goprivate.find(path) {
-            (format!("direct, by GOPRIVATE {pattern}"), policy.direct.clone(), true)
-        } else {
-            (
-                "by upstream.goproxy, as no route or pattern names it".to_owned(),
-                policy.default.clone(),
-                false,
-            )
-        };
-    if policy.is_private(path) {
-        for entry in &mut chain.entries {
-            entry.source = entry.source.clone().confined();
-        }
-    }
+    let rule = policy.rule(path);
+    let words = match rule {
+        Rule::Route(_, route) => format!("by the route of {}", route.pattern),
+        Rule::NoProxy(pattern) => format!("direct, by GONOPROXY {pattern}"),
+        Rule::Private(pattern) => format!("direct, by GOPRIVATE {pattern}"),
+        Rule::Default => "by upstream.goproxy, as no route or pattern names it".to_owned(),
+    };
+    let is_named = !matches!(rule, Rule::Default);
     let database = match (&config.sumdb.gosumdb, policy.exempting_pattern(path)) {
         (_, Some(pattern)) => format!("no checksum database is asked about it, by {pattern}"),
         (GoSumDb::Off, None) => "sumdb.gosumdb is off".to_owned(),
         (GoSumDb::Database { key, .. }, None) => format!("verified by {}", key.name()),
     };
+    let chain = policy.careful_chain(path);
     Routing { words: format!("{words}; {database}"), chain, is_named }
 }
 

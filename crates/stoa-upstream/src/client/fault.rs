@@ -29,7 +29,7 @@ pub(crate) fn of_send(error: &reqwest::Error, reached: Stage, connect_timeout: D
             let detail = format!("{stage}: timeout after {}", span(connect_timeout));
             let fault = Fault::new(ErrorClass::Timeout, stage, detail);
             // Where no name was looked up, it may have been the connection or the handshake.
-            return if is_resolving { fault.proves(Trouble::ResolverSilent) } else { fault };
+            return if stage == Stage::Dns { fault.proves(Trouble::ResolverSilent) } else { fault };
         }
         let unavailable = |stage: Stage, words: &str| {
             Fault::new(ErrorClass::Unavailable, stage, format!("{stage}: {words}"))
