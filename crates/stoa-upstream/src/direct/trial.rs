@@ -85,7 +85,7 @@ impl DirectModules {
         Ok(Way { host, is_ours, shown, credential })
     }
 
-    /// Lists the branches and tags of a repository, and tells how many there are. A fault has git's own words, also about
+    /// Lists the refs of a repository, and tells how many there are. A fault has git's own words, also about
     /// what others may not see: whoever examines may read the server's log.
     pub(crate) async fn list_once(
         &self,

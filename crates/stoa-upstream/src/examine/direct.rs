@@ -24,7 +24,11 @@ pub(super) async fn module(client: &Client, path: &ModulePath, course: &mut Cour
         Ok(direct) => direct,
         Err(why) => {
             if let Some(begun) = course.begin(Step::Git, Duration::MAX) {
-                course.end(begun, &format!("git cannot be run: {why}"), Trouble::GitRefused);
+                course.end(
+                    begun,
+                    &format!("repositories cannot be asked: {why}"),
+                    Trouble::GitRefused,
+                );
             }
             return;
         }
@@ -44,10 +48,9 @@ pub(super) async fn module(client: &Client, path: &ModulePath, course: &mut Cour
     };
     for url in urls {
         let code = CodeRoot { root: root.clone(), url, subdir: String::new() };
-        let before = course.examined.steps.len();
         repository(means, &direct.modules, path, &code, course).await;
-        let is_found = course.examined.steps.last().is_some_and(|last| last.trouble.is_none());
-        if is_found || course.examined.steps.len() == before {
+        let last = course.examined.steps.last().and_then(|last| last.trouble);
+        if matches!(last, None | Some(Trouble::NotPublic)) {
             return;
         }
     }
@@ -105,7 +108,8 @@ async fn find(
             return None;
         }
     }
-    let begun = course.begin(Step::Http, Duration::MAX)?;
+    let stage = if asks_host(path) { Step::Http } else { Step::Git };
+    let begun = course.begin(stage, Duration::MAX)?;
     let code = match within(begun, direct.discovered(path)).await {
         Ok(code) => code,
         Err(fault) => {
@@ -163,7 +167,7 @@ async fn repository(
     match within(begun, direct.list_once(path, code, begun.bound)).await {
         Ok(refs) => {
             forgive(course, first, "git came through all the same");
-            course.end(begun, &format!("{}: {refs} branches and tags", way.shown), None);
+            course.end(begun, &format!("{}: {refs} refs", way.shown), None);
         }
         Err(fault) => failed(course, begun, &fault),
     }

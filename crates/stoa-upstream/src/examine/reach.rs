@@ -133,9 +133,10 @@ pub(super) async fn reach(
         }
         return secure(means, url, allowed, wire, peer, course).await;
     };
-    let wire = through(means, proxy, &target, is_tls, stream, course).await?;
-    let Some(wire) = wire else { return Some(Reached { wire: None }) };
-    secure(means, url, allowed, wire, None, course).await
+    match through(means, proxy, &target, is_tls, stream, course).await? {
+        Reached { wire: Some(wire) } => secure(means, url, allowed, wire, None, course).await,
+        reached => Some(reached),
+    }
 }
 
 /// Goes through the outgoing proxy, if there can be a tunnel.
@@ -146,7 +147,7 @@ async fn through(
     is_tls: bool,
     stream: TcpStream,
     course: &mut Course,
-) -> Option<Option<Box<dyn Wire>>> {
+) -> Option<Reached> {
     let name = format!(
         "{}:{}",
         proxy.host_str().unwrap_or_default(),
@@ -156,11 +157,11 @@ async fn through(
     if !matches!(proxy.scheme(), "http" | "https") {
         let seen = format!("{name} speaks socks; what is behind it is seen by the one request");
         course.end(begun, &seen, None);
-        return Some(None);
+        return Some(Reached { wire: None });
     }
     if !is_tls {
         course.end(begun, &format!("{name} is asked for it, without a tunnel"), None);
-        return Some(None);
+        return Some(Reached { wire: None });
     }
     let mut wire: Box<dyn Wire> = Box::new(stream);
     if proxy.scheme() == "https" {
@@ -178,7 +179,7 @@ async fn through(
     let agent = &means.settings.user_agent;
     let (seen, trouble) = tunnel(&mut wire, proxy, target, agent, begun.left()).await;
     course.end(begun, &format!("{name}: {seen}"), trouble);
-    trouble.is_none().then_some(Some(wire))
+    trouble.is_none().then_some(Reached { wire: Some(wire) })
 }
 
 /// The handshake, and what the host says the time is where its certificate is not accepted. `peer` is where another

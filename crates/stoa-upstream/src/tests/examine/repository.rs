@@ -53,7 +53,8 @@ impl World {
     async fn examine(&self, settings: Settings, path: &str) -> Examined {
         let client = Client::new(settings).unwrap();
         let path = ModulePath::parse(path).unwrap();
-        let examined = client.examine_direct(&path, &limits(AMPLE)).await;
+        let task = async move { client.examine_direct(&path, &limits(AMPLE)).await };
+        let examined = tokio::spawn(task).await.unwrap();
         is_well_formed(&examined);
         examined
     }
@@ -76,7 +77,7 @@ async fn a_healthy_module() {
         ),
         (Step::Credential, "none: no setting names the module"),
         (Step::Git, "https://git.corp.example.com/r/r: "),
-        (Step::Git, "branches and tags"),
+        (Step::Git, "refs"),
     ];
     check(&examined, HEALTHY, &words);
     assert!(examined.steps[5].seen.starts_with("git 2."), "{examined:?}");
@@ -175,7 +176,7 @@ async fn a_module_known_by_its_form_and_a_host_that_keeps_silent() {
     let examined = world.examine(world.settings(""), "github.com/ex/r/sub").await;
     // Whoever is in between has an authority of its own here, which is one of the settings.
     let words = [(Step::Tls, "intercepted, and trusted by upstream.ca-files")];
-    let known = "http git name tcp outgoing-proxy tls credential git";
+    let known = "git git name tcp outgoing-proxy tls credential git";
     check(&examined, known, &words);
     world.internet.host(GIT).certificate(Certificate::Expired);
     let examined = world.examine(world.settings(""), LIB).await;
@@ -187,6 +188,29 @@ async fn a_module_known_by_its_form_and_a_host_that_keeps_silent() {
     let path = ModulePath::parse(LIB).unwrap();
     let examined = client.examine_direct(&path, &limits(Duration::from_secs(3))).await;
     check(&examined, "name tcp outgoing-proxy tls:tls-failed", &[]);
+}
+
+#[tokio::test]
+async fn other_places_of_a_module() {
+    if !require_git() {
+        return;
+    }
+    let world = World::new();
+    let examined = world.examine(world.settings(""), "git.corp.example.com/r/r.git").await;
+    let words = [(Step::Git, "https://git.corp.example.com/r/r: 11 refs")];
+    check(&examined, "git git name tcp outgoing-proxy tls credential git", &words);
+    world.internet.host(CORP).go_import("p", "mod", "https://me:hunter2@goproxy.example.com/go");
+    world.internet.host("goproxy.example.com");
+    let examined = world.examine(world.settings(""), "corp.example.com/p").await;
+    let words = [(Step::Http, "names a proxy for it: https://goproxy.example.com/go")];
+    let expected = "name tcp outgoing-proxy tls http name tcp outgoing-proxy tls git";
+    check(&examined, expected, &words);
+
+    // It is private, and nobody has named its host.
+    world.internet.forget_requests();
+    let examined = world.examine(world.settings("*/lib"), LIB).await;
+    check(&examined, "http:git-refused", &[(Step::Http, "private module")]);
+    assert_eq!(world.internet.hosts_asked(), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -222,7 +246,7 @@ async fn keys_over_ssh() {
         check(&examined, &expected, &words);
     };
     let (key, known) = (ssh.key_file(), ssh.known_hosts_file());
-    check(key.clone(), known.clone(), "", "branches and tags").await;
+    check(key.clone(), known.clone(), "", "refs").await;
     check(ssh.other_key_file(), known, ":key-refused", "Permission denied (publickey)").await;
     check(key.clone(), "/dev/null".into(), ":host-key-unknown", "host key").await;
     check(key, ssh.other_known_hosts_file(), ":host-key-unknown", "host key").await;
