@@ -86,10 +86,8 @@ impl Credentials {
             },
         };
         match secret {
-            Secret::Basic { username, .. } if !username.is_empty() => {
-                format!("user {username}, {from}")
-            }
-            Secret::Basic { .. } => format!("a password without a user, {from}"),
+            // Not the user either: a lone one is usually a token.
+            Secret::Basic { .. } => format!("a user and password, {from}"),
             Secret::Bearer(_) => format!("a token, {from}"),
         }
     }

@@ -33,6 +33,7 @@ use url::Url;
 use crate::Client;
 use crate::client::words::is_shown;
 pub(crate) use crate::examine::reach::Means;
+use crate::source::Base;
 
 /// Characters of [`Observed::seen`].
 const LONGEST: usize = 300;
@@ -238,6 +239,15 @@ impl Client {
         course.examined
     }
 
+    /// [`Client::examine`] of a source, with the credential of its address; `path` is that of a file below it, or nothing.
+    pub async fn examine_source(&self, base: &Base, path: &str, limits: &Limits) -> Examined {
+        let mut course = Course::new(*limits);
+        // A path that leads out of the source is none of ours.
+        let url = base.join(path).ok().filter(|_| !path.is_empty());
+        reach::source(self, base, &url.unwrap_or_else(|| base.root()), &mut course).await;
+        course.examined
+    }
+
     /// Finds out what becomes of a module that comes from its own repository: where that is, whether its host can be
     /// reached, with what credential or key, and what git says about it. Only what the address filter and the rules for
     /// private modules allow is asked. It needs no directory for repositories, and makes none.
@@ -310,8 +320,8 @@ impl Course {
 /// Less time than this proves nothing about anybody.
 const LEAST: Duration = Duration::from_secs(1);
 
-/// Printable, in one line, and cut.
-fn line(text: &str) -> String {
+/// What others say, for people: printable, in one line, and at most 300 characters.
+pub fn line(text: &str) -> String {
     let shown = |c: char| if c.is_whitespace() || !is_shown(c) { ' ' } else { c };
     let text: String = text.trim().chars().map(shown).take(LONGEST + 1).collect();
     if text.chars().count() <= LONGEST {

@@ -80,6 +80,11 @@ impl Source {
         }
     }
 
+    /// Somebody else's copy, behind an address or in a directory; neither the module's own repository nor nothing.
+    pub fn is_remote(&self) -> bool {
+        matches!(self, Self::Http(_) | Self::File(_))
+    }
+
     /// The same source, whose redirects to another host are refused: for private modules, whose names must not
     /// travel to a host that was not named for them.
     pub fn confined(self) -> Self {

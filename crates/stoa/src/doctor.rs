@@ -17,14 +17,19 @@ mod sources;
 mod text;
 pub mod verdict;
 
+use std::collections::HashSet;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use stoa_core::{Policy, Rule, Subject};
-use stoa_module::{ModulePath, ModuleVersion, Separator, latest_of};
+use stoa_module::{
+    Artifact, ModulePath, ModuleVersion, ProxyList, ProxySource, Separator, latest_of,
+};
 use stoa_sumdb::GoSumDb;
-use stoa_upstream::examine::Limits;
+use stoa_upstream::examine::{Limits, line};
 use stoa_upstream::{Chain, Client, Entry, ProxyEnvironment, Source};
+use tempfile::TempDir;
 use tokio::time::Instant as Deadline;
 use url::Url;
 
@@ -66,24 +71,34 @@ pub async fn examine(asked: Asked<'_>) -> Result<Report, String> {
     let policy = wiring::policy(config).map_err(|error| format!("{error:#}"))?;
     let mut all = All::default();
     let routed = subject.as_ref().map(|subject| routing(&policy, config, subject.path()));
-    if config.server.offline {
-        all.find(Verdict::Offline, "server.offline", "it is set; no source was asked", true);
-    } else {
-        // Bare repositories of this examination alone.
-        let scratch = tempfile::tempdir().ok();
-        let git_dir = scratch.as_ref().map(|dir| dir.path().to_owned());
-        let mut settings = wiring::upstream::settings(config, git_dir);
-        (settings.breakers, settings.retries) = (false, 1);
-        settings.connect_timeout = settings.connect_timeout.min(STEP);
-        if let Some(id) = instance_id {
-            settings.instance_id = id;
+    // Beside the rest, since a disk that hangs takes its time.
+    let disk = local::disk(&config.store.dir, STEP);
+    let elsewhere = async {
+        if config.server.offline {
+            all.find(Verdict::Offline, "server.offline", "it is set; no source was asked", true);
+            return Ok(());
         }
-        let client = Client::new(settings).map_err(|error| error.to_string())?;
+        let (client, _repositories) = client(config, instance_id).await?;
         let limits = Limits { step: STEP, deadline: Deadline::now() + WHOLE };
-        let means = Means { client, limits, max_zip_bytes: config.limits.zip_size };
+        let scratch = local::scratch(&config.store.dir).await;
+        let means = Means { client, limits, max_zip_bytes: config.limits.zip_size, scratch };
         abroad(&means, config, &policy, subject.as_ref(), &mut all).await;
+        Ok(())
+    };
+    let (disk, elsewhere): (_, Result<(), String>) = tokio::join!(disk, elsewhere);
+    elsewhere?;
+    let stored = match &subject {
+        Some(Subject::Version(module)) => stored(&config.store.dir, module).await,
+        _ => None,
+    };
+    at_home(config, subject.is_some(), disk, &mut all);
+    if let Some(place) = stored {
+        // It is served whatever the sources say.
+        for finding in &mut all.findings {
+            finding.stops &= finding.verdict == Verdict::TreeForked;
+        }
+        all.places.insert(0, place);
     }
-    at_home(config, &mut all).await;
     let (verdict, others) = conclude(all.findings);
     Ok(Report {
         stoa_doctor: FORM,
@@ -101,6 +116,60 @@ pub async fn examine(asked: Asked<'_>) -> Result<Report, String> {
     })
 }
 
+/// As the server's, without its breakers and its patience, and with repositories that go with it.
+async fn client(
+    config: &Config,
+    instance_id: Option<String>,
+) -> Result<(Client, Option<TempDir>), String> {
+    let mut settings = wiring::upstream::settings(config, None);
+    (settings.breakers, settings.retries) = (false, 1);
+    settings.connect_timeout = settings.connect_timeout.min(STEP);
+    let git = &mut settings.git;
+    for bound in [
+        &mut git.queue_timeout,
+        &mut git.stall_timeout,
+        &mut git.fetch_timeout,
+        &mut git.list_timeout,
+        &mut git.local_timeout,
+    ] {
+        *bound = (*bound).min(STEP);
+    }
+    if let Some(id) = instance_id {
+        settings.instance_id = id;
+    }
+    // It reads the system's authorities.
+    let made = tokio::task::spawn_blocking(move || {
+        let repositories = tempfile::Builder::new().prefix("stoa-doctor-").tempdir().ok();
+        settings.git_dir = repositories.as_ref().map(|dir| dir.path().to_owned());
+        let client = Client::new(settings).map_err(|error| error.to_string())?;
+        Ok((client, repositories))
+    });
+    match tokio::time::timeout(STEP, made).await {
+        Ok(Ok(client)) => client,
+        Ok(Err(_)) | Err(_) => {
+            Err("the system's certificates cannot be read within 10 s".to_owned())
+        }
+    }
+}
+
+/// What the store has of a version, if it has all of it.
+async fn stored(dir: &Path, module: &ModuleVersion) -> Option<Place> {
+    let cache = dir.join("cache").join("download");
+    let files = [Artifact::Info, Artifact::Mod, Artifact::Zip].map(|it| module.escaped_file(it));
+    let sidecar = files[2].strip_suffix("zip").map(|stem| format!("{stem}stoa"))?;
+    let looking =
+        files.iter().chain([&sidecar]).map(|file| fs_err::tokio::metadata(cache.join(file)));
+    let found = tokio::time::timeout(STEP, join_all(looking)).await.ok()?;
+    let all_there = found.iter().all(|found| found.as_ref().is_ok_and(std::fs::Metadata::is_file));
+    let step = Step::new(
+        "stored",
+        State::Ok,
+        "all of it is stored, and is served whatever the sources say",
+    );
+    let place = Place { name: "the store".to_owned(), role: String::new(), steps: vec![step] };
+    all_there.then_some(place)
+}
+
 #[derive(Default)]
 struct All {
     places: Vec<Place>,
@@ -112,7 +181,7 @@ struct All {
 
 impl All {
     fn find(&mut self, verdict: Verdict, place: &str, evidence: impl Into<String>, stops: bool) {
-        let (place, evidence) = (place.to_owned(), evidence.into());
+        let (place, evidence) = (place.to_owned(), line(&evidence.into()));
         self.findings.push(Finding { verdict, place, evidence, stops });
     }
 
@@ -120,7 +189,10 @@ impl All {
     fn take(&mut self, looked: Looked, stops: bool) {
         if let Some((theirs, ours)) = looked.clocks {
             let ahead = theirs.duration_since(ours).as_secs();
-            self.clocks.push((looked.place.name.clone(), ahead));
+            // One host is one witness, also where it is several things.
+            if self.clocks.iter().all(|(name, _)| *name != looked.place.name) {
+                self.clocks.push((looked.place.name.clone(), ahead));
+            }
         }
         for (verdict, evidence) in looked.signs {
             // What only costs time stops nothing by itself.
@@ -171,7 +243,6 @@ async fn abroad(
     subject: Option<&Subject>,
     all: &mut All,
 ) {
-    let routed = subject.map(|subject| routing(policy, config, subject.path()));
     if let Some(subject) = subject
         && let Some(route) = policy.refusing_route(subject.path())
     {
@@ -179,46 +250,33 @@ async fn abroad(
         all.find(Verdict::RouteRefuses, "this server's routes", text, true);
         return;
     }
-    let chains: Vec<(String, Chain)> = if let Some(routed) = &routed {
-        vec![("for this module".to_owned(), routed.chain.clone())]
-    } else {
-        let routes = policy.routes.iter();
-        let routes = routes.map(|it| (format!("for {}", it.pattern), it.chain.clone()));
-        let default = ("upstream.goproxy".to_owned(), policy.default.clone());
-        std::iter::once(default).chain(routes).collect()
-    };
+    let routed = subject.map(|subject| routing(policy, config, subject.path()));
+    let chains = chains(policy, routed.as_ref());
     let exempt = subject.is_some_and(|it| policy.exempting_pattern(it.path()).is_some());
+    let asks_nobody =
+        chains.iter().flatten().all(|member| matches!(member.entry.source, Source::Off));
     let database = match &config.sumdb.gosumdb {
-        GoSumDb::Database { key, url } if !exempt => Some((key, url.is_some())),
+        GoSumDb::Database { key, url } if !exempt && !asks_nobody => Some((key, url.is_some())),
         _ => None,
     };
-    let mut chains_of_members: Vec<Vec<Member>> = Vec::new();
-    for (whose, chain) in chains {
-        let count = chain.entries.len();
-        let member = |(index, entry): (usize, Entry)| Member {
-            role: format!("source {} of {count}, {whose}", index + 1),
-            entry,
-        };
-        chains_of_members.push(chain.entries.into_iter().enumerate().map(member).collect());
-    }
+    // The ways there, all at once; nobody is told a module's name.
     let name = database.map(|(key, _)| key.name());
-    let looking = chains_of_members.iter().flatten().map(|member| {
-        sources::look(means, &member.entry.source, member.role.clone(), subject, name)
-    });
-    // As the server does: what may be found in a repository alone is not told to the database before it is found.
-    let is_told =
-        |member: &Member| matches!(member.entry.source, Source::Http(_) | Source::File(_));
-    let at_once = subject.is_none() || chains_of_members.iter().flatten().any(is_told);
+    let reaching = chains
+        .iter()
+        .flatten()
+        .map(|member| sources::reach(means, &member.entry.source, member.role.clone(), name));
     let reading = async {
-        match database.filter(|_| at_once) {
-            Some((key, direct_first)) => {
-                let head = database::stored_head(&config.store.dir, key).await;
-                let known = Known { key: key.clone(), head };
-                read_database(means, config, &known, direct_first, subject, &chains_of_members)
-                    .await
-            }
-            None => Vec::new(),
-        }
+        let Some((key, direct_first)) = database else { return None };
+        let head = database::stored_head(&config.store.dir, key).await;
+        let known = Known { key: key.clone(), head };
+        let roads = roads(config, &known, direct_first, &chains);
+        let count = roads.len();
+        let looking = roads.iter().enumerate().map(|(index, road)| {
+            let role = format!("checksum database, road {} of {count}", index + 1);
+            database::look(means, road, role, &known)
+        });
+        let read = join_all(looking).await;
+        Some((known, roads, read))
     };
     let hosts = async {
         match subject {
@@ -226,99 +284,161 @@ async fn abroad(
             None => git_hosts(means, policy).await,
         }
     };
-    let (looked, mut read, hosts) = tokio::join!(join_all(looking), reading, hosts);
+    let (reached, read, hosts) = tokio::join!(join_all(reaching), reading, hosts);
 
-    let mut looked = looked.into_iter();
-    let mut reached_any = false;
-    let version = subject.and_then(|subject| version_of(subject, looked.as_slice()));
-    let mut verified = Vec::new();
-    let is_found = looked.as_slice().iter().any(|looked| looked.outcome == Outcome::Has);
-    // The version is known only now, where none was named.
-    if read.is_empty()
-        && is_found
-        && let (Some((key, direct_first)), Some(version)) = (database, &version)
-    {
-        let head = database::stored_head(&config.store.dir, key).await;
-        let known = Known { key: key.clone(), head };
-        let subject = Subject::Version(version.clone());
-        let members = &chains_of_members;
-        read = read_database(means, config, &known, direct_first, Some(&subject), members).await;
-    }
-    // What is not proven is no record.
-    let mut proven = read.iter().filter(|read| read.looked.outcome == Outcome::Has);
-    let record = proven.find_map(|read| read.record);
-    for members in &chains_of_members {
-        let mut results: Vec<Looked> = looked.by_ref().take(members.len()).collect();
-        for (looked, member) in results.iter_mut().zip(members) {
-            reached_any |= looked.outcome != Outcome::Failed
-                && matches!(member.entry.source, Source::Http(_) | Source::File(_));
-            note_loop(looked, &member.entry.source, config);
-            if let Some(record) = &record {
-                compare(looked, record, version.as_ref(), &mut verified);
+    let mut reached = reached.into_iter();
+    let (mut has_version, mut reached_any, mut results) = (None, false, Vec::new());
+    for members in &chains {
+        let reached: Vec<(Looked, bool)> = reached.by_ref().take(members.len()).collect();
+        let looked = walk(means, config, members, reached, subject).await;
+        for (looked, member) in looked.iter().zip(members) {
+            reached_any |= looked.outcome == Outcome::Has
+                || (looked.outcome == Outcome::Absent && member.entry.source.is_remote());
+            if looked.outcome == Outcome::Has && has_version.is_none() {
+                has_version = version_of(subject, looked);
             }
         }
+        results.push(looked);
+    }
+    let is_found = results.iter().flatten().any(|looked| looked.outcome == Outcome::Has);
+    let mut verified = Vec::new();
+    let mut looked_up = None;
+    if let Some((known, roads, mut read)) = read {
+        if let Some(version) = has_version.as_ref().filter(|_| is_found) {
+            let direct_first = database.is_some_and(|(_, direct_first)| direct_first);
+            look_up(means, &known, &roads, &mut read, version, direct_first).await;
+        }
+        if let Some(record) = read.iter().find_map(|read| read.record) {
+            for looked in results.iter_mut().flatten() {
+                compare(looked, &record, has_version.as_ref(), &mut verified);
+            }
+        }
+        looked_up = Some(read);
+    }
+    for (members, results) in chains.iter().zip(results) {
         judge_chain(all, results, members, subject, routed.as_ref());
     }
-    if is_found || subject.is_none() || read.iter().any(|read| is_forged(&read.looked)) {
-        judge_database(all, read, reached_any, version.as_ref());
-    } else {
-        // There is nothing that it could vouch for.
-        for mut read in read {
-            read.looked.is_not_needed("there is nothing to verify");
-            all.take(read.looked, false);
-        }
+    if let Some(read) = looked_up {
+        let is_needed = is_found || subject.is_none();
+        judge_database(all, read, is_needed, reached_any, has_version.as_ref());
     }
     for looked in hosts {
-        all.places.push(looked.place);
+        all.take(looked, false);
     }
     all.ruled_out.extend(verified);
 }
 
-/// The version whose record is compared: the one that was named, or the one that a source has.
-fn version_of(subject: &Subject, looked: &[Looked]) -> Option<ModuleVersion> {
-    match subject {
-        Subject::Version(module) => Some(module.clone()),
-        Subject::Module(_) | Subject::Query(..) => {
-            looked.iter().find_map(|looked| looked.version.clone())
+/// Every source in play, by chains; each only once where several have it.
+fn chains(policy: &Policy, routed: Option<&Routing>) -> Vec<Vec<Member>> {
+    let chains: Vec<(String, Chain)> = if let Some(routed) = routed {
+        vec![("for this module".to_owned(), routed.chain.clone())]
+    } else {
+        let routes = policy.routes.iter();
+        let routes = routes.map(|it| (format!("for {}", it.pattern), it.chain.clone()));
+        let default = ("upstream.goproxy".to_owned(), policy.default.clone());
+        std::iter::once(default).chain(routes).collect()
+    };
+    let mut known = HashSet::new();
+    let chains = chains.into_iter().map(|(whose, chain)| {
+        let count = chain.entries.len();
+        let member = |(index, entry): (usize, Entry)| Member {
+            role: format!("source {} of {count}, {whose}", index + 1),
+            entry,
+        };
+        let members = chain.entries.into_iter().enumerate().map(member);
+        let is_new = |it: &Member| routed.is_some() || known.insert(it.entry.source.to_string());
+        members.filter(is_new).collect()
+    });
+    chains.collect()
+}
+
+/// Asks along a chain as the go command does, and nobody who would not be asked.
+async fn walk(
+    means: &Means,
+    config: &Config,
+    members: &[Member],
+    reached: Vec<(Looked, bool)>,
+    subject: Option<&Subject>,
+) -> Vec<Looked> {
+    let mut all: Vec<Looked> = Vec::new();
+    let mut ended_by: Option<String> = None;
+    for ((mut looked, usable), member) in reached.into_iter().zip(members) {
+        let source = &member.entry.source;
+        note_loop(&mut looked, source, config);
+        let usable = usable && !looked.has_sign(Verdict::Loop);
+        match (subject, &ended_by) {
+            (None, _) if usable => sources::without_module(source, &mut looked),
+            (None, _) => {}
+            (Some(_), Some(before)) => {
+                looked.outcome = Outcome::Unasked;
+                looked.is_not_needed("it is not asked for this");
+                looked.skip("list", format!("not asked: {before} decides"));
+            }
+            (Some(subject), None) => {
+                if usable {
+                    sources::ask(means, source, subject, &mut looked).await;
+                } else {
+                    looked.skip("list", "not asked");
+                }
+                let ends = match looked.outcome {
+                    Outcome::Has | Outcome::Unasked => true,
+                    Outcome::Absent => false,
+                    Outcome::Failed => member.entry.separator == Separator::Comma,
+                };
+                ended_by = ends.then(|| looked.place.name.clone());
+            }
+        }
+        all.push(looked);
+    }
+    all
+}
+
+/// By every road in its order, until one has the record or speaks for the database.
+async fn look_up(
+    means: &Means,
+    known: &Known,
+    roads: &[Road],
+    read: &mut [Read],
+    version: &ModuleVersion,
+    direct_first: bool,
+) {
+    for (road, read) in roads.iter().zip(read) {
+        if read.looked.outcome != Outcome::Has {
+            continue;
+        }
+        database::look_up(means, road, known, version, read).await;
+        let is_final = road.is_direct() && direct_first && read.no_record;
+        if read.looked.outcome == Outcome::Has || is_final {
+            return;
         }
     }
 }
 
-/// Reads the database by every road there is. Nothing while the version is not known.
-async fn read_database(
-    means: &Means,
-    config: &Config,
-    known: &Known,
-    direct_first: bool,
-    subject: Option<&Subject>,
-    chains: &[Vec<Member>],
-) -> Vec<Read> {
-    let module = match subject {
-        Some(Subject::Version(module)) => Some(module),
-        Some(_) => return Vec::new(),
-        None => None,
-    };
+/// The version whose record is compared: the one that was named, or the one that this source has.
+fn version_of(subject: Option<&Subject>, looked: &Looked) -> Option<ModuleVersion> {
+    match subject? {
+        Subject::Version(module) => Some(module.clone()),
+        Subject::Module(_) | Subject::Query(..) => looked.version.clone(),
+    }
+}
+
+/// Every road to the database, in the order in which the server takes them.
+fn roads(config: &Config, known: &Known, direct_first: bool, chains: &[Vec<Member>]) -> Vec<Road> {
     let mut roads: Vec<Road> = Vec::new();
     for member in chains.iter().flatten() {
         let source = &member.entry.source;
         let is_new = roads.iter().all(|road| road.source.to_string() != source.to_string());
-        if matches!(source, Source::Http(_)) && is_new {
+        if source.is_remote() && is_new {
             let prefix = format!("sumdb/{}/", known.key.name());
             roads.push(Road { source: source.clone(), prefix });
         }
     }
-    if let Some(source) =
-        config.sumdb.gosumdb.direct_url().and_then(|url| Source::from_url(&url).ok())
-    {
+    let url = config.sumdb.gosumdb.direct_url();
+    if let Some(source) = url.and_then(|url| Source::from_url(&url).ok()) {
         let road = Road { source, prefix: String::new() };
         if direct_first { roads.insert(0, road) } else { roads.push(road) }
     }
-    let count = roads.len();
-    let reading = roads.iter().enumerate().map(|(index, road)| {
-        let role = format!("checksum database, road {} of {count}", index + 1);
-        database::look(means, road, role, known, module)
-    });
-    join_all(reading).await
+    roads
 }
 
 /// The hosts that the patterns for private modules name.
@@ -333,11 +453,11 @@ async fn git_hosts(means: &Means, policy: &Policy) -> Vec<Looked> {
             let role = "named for private modules; which port and which credential count depends on the module".to_owned();
             let mut looked = Looked::new(host.to_owned(), role);
             looked.reached(means.client.examine(&url, &means.limits).await);
-            // It may well be reached by ssh alone.
-            for step in &mut looked.place.steps {
-                if step.state == State::Bad {
-                    step.state = State::Note;
-                }
+            // It may well be reached by ssh alone; but not without an address.
+            let is_lost = looked.has_sign(Verdict::NameNotResolved)
+                || looked.has_sign(Verdict::ResolverSilent);
+            if !is_lost {
+                looked.is_not_needed("it may be reached by ssh alone");
             }
             looked
         })
@@ -397,55 +517,27 @@ fn judge_chain(
     subject: Option<&Subject>,
     routed: Option<&Routing>,
 ) {
-    let outcomes: Vec<Outcome> = results.iter().map(|looked| looked.outcome).collect();
-    let mut at = 0;
-    let mut has = false;
-    // As the go command walks it.
-    while let Some(outcome) = outcomes.get(at) {
-        has |= *outcome == Outcome::Has;
-        let ends = match outcome {
-            Outcome::Has => subject.is_some(),
-            Outcome::Absent => false,
-            Outcome::Failed => members[at].entry.separator == Separator::Comma,
-        };
-        if ends {
-            break;
-        }
-        at += 1;
-    }
-    let failed = outcomes.contains(&Outcome::Failed);
-    let absent = !has && !failed && subject.is_some();
-    if absent {
+    let with = |outcome: Outcome| results.iter().find(|looked| looked.outcome == outcome);
+    let has = with(Outcome::Has).map(|looked| looked.place.name.clone());
+    let is_absent = has.is_none() && with(Outcome::Failed).is_none();
+    if let Some(subject) = subject.filter(|_| is_absent && with(Outcome::Absent).is_some()) {
         note_absence(all, &results, subject, routed);
     }
-    if has && let Some(index) = outcomes.iter().position(|outcome| *outcome == Outcome::Has) {
-        let name = &results[index].place.name;
+    if let Some(name) = &has {
         all.ruled_out.push(match subject {
             Some(subject) => format!("{name} has {subject}"),
             None => format!("{name} can be reached and answers"),
         });
     }
-    for (index, mut looked) in results.into_iter().enumerate() {
-        // Where no module is named, each of them is asked about some.
-        let is_asked = index <= at || subject.is_none();
-        if !is_asked {
-            looked.is_not_needed("it is not asked for this");
-        }
-        let ends_it = members[index].entry.separator == Separator::Comma;
-        let stops = looked.outcome == Outcome::Failed
-            && if subject.is_some() { !has && is_asked } else { !has || ends_it };
+    for (looked, member) in results.into_iter().zip(members) {
+        let ends_it = subject.is_none() && member.entry.separator == Separator::Comma;
+        let stops = looked.outcome == Outcome::Failed && (has.is_none() || ends_it);
         all.take(looked, stops);
     }
 }
 
 /// Every source says that it is not there.
-fn note_absence(
-    all: &mut All,
-    results: &[Looked],
-    subject: Option<&Subject>,
-    routed: Option<&Routing>,
-) {
-    let Some(subject) = subject else { return };
+fn note_absence(all: &mut All, results: &[Looked], subject: &Subject, routed: Option<&Routing>) {
     let place = "the chain of sources";
     let newest = results.iter().find_map(|looked| latest_of(&looked.versions));
     let asks_for_one = !matches!(subject, Subject::Module(_));
@@ -458,17 +550,17 @@ fn note_absence(
     let host = path.as_str().split('/').next().unwrap_or_default();
     let is_named = routed.is_some_and(|routed| routed.is_named);
     let goes_direct = results.iter().any(|looked| looked.place.name == "direct");
-    let is_hidden = results
-        .iter()
-        .flat_map(|looked| &looked.place.steps)
-        .any(|step| step.seen.contains("not public") || step.seen.contains("credential"));
-    if !is_named
-        && path.impossible().is_none()
-        && (is_hidden || (!goes_direct && !is_public_host(host)))
-    {
+    // Its host is in this network, or wants to know who asks.
+    let is_hidden = results.iter().any(|looked| {
+        let of_git = looked.place.steps.iter().filter(|step| step.step == "git");
+        looked.has_sign(Verdict::NoRoute)
+            || of_git.map(|step| &step.seen).any(|seen| seen.contains("credential"))
+    });
+    let is_likely = !is_public_host(host) && (is_hidden || !goes_direct);
+    if !is_named && path.impossible().is_none() && is_likely {
         let text = if is_hidden {
             format!(
-                "{host} is in a private network, or asks for a credential, and no setting names {path}"
+                "{host} is in a private network or asks for a credential, and no setting names {path}"
             )
         } else {
             format!("no source has it, none of them is direct, and no setting names {path}")
@@ -499,69 +591,58 @@ fn is_public_host(host: &str) -> bool {
     PUBLIC.contains(&host)
 }
 
-/// What no other road makes good.
-fn is_forged(looked: &Looked) -> bool {
-    looked.has_sign(Verdict::TreeForked) || looked.has_sign(Verdict::DatabaseUnproven)
-}
-
-/// The database counts as a whole: one road is enough.
+/// The database counts as a whole: one road is enough. `is_needed`: there is something that it is to vouch for.
 fn judge_database(
     all: &mut All,
     read: Vec<Read>,
+    is_needed: bool,
     reached_any: bool,
     version: Option<&ModuleVersion>,
 ) {
-    let works = read.iter().any(|read| read.looked.outcome == Outcome::Has);
-    let no_record = !works && read.iter().any(|read| read.no_record);
-    if works {
-        let by = read.iter().find(|read| read.looked.outcome == Outcome::Has);
-        if let Some(read) = by {
-            all.ruled_out.push(format!(
-                "{}: signed, proven, and one history with what is known here",
-                read.looked.place.name
-            ));
-        }
-    } else if no_record {
+    let works = read.iter().find(|read| read.looked.outcome == Outcome::Has);
+    let works = works.map(|read| read.looked.place.name.clone());
+    let no_record = read.iter().find(|read| read.no_record).filter(|_| works.is_none());
+    let no_record = no_record.map(|read| read.looked.place.name.clone());
+    if let Some(name) = &works {
+        let text = "signed, proven, and one history with what is known here";
+        all.ruled_out.push(format!("{name}: {text}"));
+    } else if let Some(name) = &no_record {
         let what = version.map_or("it".to_owned(), ToString::to_string);
-        let place = read
-            .iter()
-            .find(|read| read.no_record)
-            .map_or("", |read| &read.looked.place.name)
-            .to_owned();
-        all.find(Verdict::NoRecord, &place, format!("no record of {what}"), true);
+        all.find(Verdict::NoRecord, name, format!("no record of {what}"), true);
     }
-    let is_outage = !works
-        && !no_record
-        && !read.is_empty()
-        && !read.iter().any(|read| is_forged(&read.looked));
+    let is_forked = read.iter().any(|read| read.looked.has_sign(Verdict::TreeForked));
+    let unproven = read.iter().any(|read| read.looked.has_sign(Verdict::DatabaseUnproven));
+    let is_outage = is_needed && works.is_none() && no_record.is_none() && !is_forked && !unproven;
     if is_outage && reached_any {
         for read in &read {
-            let why =
-                read.looked.signs.first().map_or("it is not passed on", |(_, evidence)| evidence);
+            let why = read.looked.signs.first().map_or("it is not passed on", |(_, text)| text);
             let text = format!("{}: {why}", read.looked.place.name);
             all.find(Verdict::DatabaseBlocked, "the checksum database", text, true);
         }
     }
     for Read { mut looked, .. } in read {
-        let is_forked = is_forged(&looked);
-        if works && !is_forked {
-            // Another road is enough, so this one is nobody's trouble.
+        // What no other road makes good.
+        let is_final = looked.has_sign(Verdict::TreeForked);
+        if !is_final && !is_needed {
+            looked.is_not_needed("there is nothing to verify");
+        } else if !is_final && (works.is_some() || no_record.is_some()) {
             looked.is_not_needed("another road works");
         }
-        let stops = is_forked || (is_outage && !reached_any);
+        let stops =
+            is_final || looked.has_sign(Verdict::DatabaseUnproven) || (is_outage && !reached_any);
         all.take(looked, stops);
     }
 }
 
-/// This machine.
-async fn at_home(config: &Config, all: &mut All) {
+/// This machine; `disk` is what was seen of it.
+fn at_home(config: &Config, is_about_module: bool, disk: Vec<local::Seen>, all: &mut All) {
     let mut place =
         Place { name: "this machine".to_owned(), role: String::new(), steps: Vec::new() };
     judge_clock(all, &mut place);
-    let mut seen = local::disk(&config.store.dir, STEP).await;
+    let mut seen = disk;
     seen.push(local::files());
     seen.push(local::proxies(&ProxyEnvironment::from_env()));
-    seen.push(git(config));
+    seen.push(git(config, is_about_module));
     for (step, verdict) in seen {
         let what = step.step.clone();
         match verdict {
@@ -615,12 +696,16 @@ fn judge_clock(all: &mut All, place: &mut Place) {
     }
 }
 
-/// Whether there is a git command, where modules may need one.
-fn git(config: &Config) -> local::Seen {
+/// Whether there is a git command. Of a module that needs one it is told by its own source.
+fn git(config: &Config, is_about_module: bool) -> local::Seen {
     let is_there = wiring::upstream::is_installed("git", std::env::var_os("PATH").as_deref());
     let text =
         if is_there { "there" } else { "none in PATH: modules that go direct cannot be fetched" };
-    let needed = !config.upstream.gonoproxy.is_empty() || !config.upstream.goprivate.is_empty();
+    let direct = |list: &ProxyList| list.items.iter().any(|it| it.source == ProxySource::Direct);
+    let needed = !is_about_module
+        && (!config.upstream.gonoproxy.is_empty()
+            || !config.upstream.goprivate.is_empty()
+            || config.routes.iter().any(|route| direct(&route.goproxy)));
     match (is_there, needed) {
         (true, _) => (Step::new("git", State::Ok, text), None),
         (false, false) => (Step::new("git", State::Note, text), None),

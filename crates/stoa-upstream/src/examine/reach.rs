@@ -76,14 +76,18 @@ pub(super) async fn host(client: &Client, url: &Url, course: &mut Course) {
             return;
         }
     };
+    source(client, &base, &without_credentials(url), course).await;
+}
+
+/// All stages for an address of a source.
+pub(super) async fn source(client: &Client, base: &Base, url: &Url, course: &mut Course) {
     let means = client.means();
-    let url = without_credentials(url);
-    let Some(reached) = reach(means, &url, Allowed::default(), course).await else { return };
+    let Some(reached) = reach(means, url, Allowed::default(), course).await else { return };
     if let Some(begun) = course.begin(Step::Credential, Duration::MAX) {
-        let origin = means.credentials.origin(&base, &url, false).await;
+        let origin = means.credentials.origin(base, url, false).await;
         course.end(begun, &origin, None);
     }
-    ask(client, &base, &url, reached.wire, course).await;
+    ask(client, base, url, reached.wire, course).await;
 }
 
 /// The stages before anything is asked. None if the host cannot be asked. An address of another scheme than `http:` and

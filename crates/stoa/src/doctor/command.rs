@@ -13,18 +13,21 @@ use clap::Args;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use stoa_core::Subject;
+use tokio::sync::Semaphore;
 use url::Url;
 
 use super::report::{Report, SeenBy};
 use super::text::{Style, render};
 use super::{Asked, client, examine};
 use crate::cli::Output;
-use crate::command_socket::post_over;
+use crate::command_socket::{ask_status, post_over};
 use crate::config::Config;
 use crate::http::App;
 
 /// A little longer than an examination may take.
 const PATIENCE: Duration = Duration::from_secs(75);
+/// Examinations of a server at once.
+static ONE: Semaphore = Semaphore::const_new(1);
 /// Where the width of the terminal is not known.
 const WIDTH: usize = 100;
 
@@ -63,6 +66,11 @@ pub(crate) async fn doctor(
     let subject = match wanted.subject.as_deref().map(Subject::parse).transpose() {
         Ok(subject) => subject,
         Err(text) => return refuse(text),
+    };
+    // It writes to the disk and takes threads that hits take too.
+    let Ok(_alone) = ONE.try_acquire() else {
+        let text = "another examination is under way; it takes a minute at most\n";
+        return (StatusCode::TOO_MANY_REQUESTS, text).into_response();
     };
     let asked = Asked {
         config: &app.config,
@@ -127,6 +135,12 @@ async fn ask_server(config: &Config, args: &DoctorArgs) -> Result<Option<Report>
     let socket = config.store.dir.join("stoa.sock");
     let subject = args.subject.as_ref().map(ToString::to_string);
     let wanted = serde_json::to_string(&Wanted { subject }).map_err(|error| error.to_string())?;
+    // A server that answers nothing is noticed sooner by this.
+    match ask_status(&socket).await {
+        Ok(_) => {}
+        Err(error) if is_nobody(&error) => return Ok(None),
+        Err(error) => return Err(format!("{}: {error}", socket.display())),
+    }
     match post_over(&socket, "/-/doctor", &wanted, PATIENCE).await {
         Ok((200, body)) => match serde_json::from_str(&body) {
             Ok(report) => Ok(Some(report)),

@@ -17,12 +17,14 @@ use super::sources::{Looked, Means, Outcome, beginning};
 use super::verdict::Verdict;
 
 const TILES_AT_ONCE: usize = 8;
+/// For a small file of ours; a disk that hangs is told of elsewhere.
+const DISK: Duration = Duration::from_secs(5);
 
 /// One way to read it.
 #[derive(Debug)]
 pub(crate) struct Road {
     pub(crate) source: Source,
-    /// `sumdb/NAME/` through a proxy, nothing directly.
+    /// `sumdb/NAME/` through a proxy or a directory, nothing directly.
     pub(crate) prefix: String,
 }
 
@@ -46,39 +48,65 @@ pub(crate) struct Read {
     pub(crate) looked: Looked,
     /// Of the version that was asked about.
     pub(crate) record: Option<RecordHashes>,
-    /// The database itself says that it has no record.
+    /// It says here that there is no record.
     pub(crate) no_record: bool,
-    /// It is passed on here, or this is its own address.
-    pub(crate) is_road: bool,
-    pub(crate) head: Option<SignedTreeHead>,
 }
 
 /// The newest tree head that the server of a data directory has proven.
 pub(crate) async fn stored_head(dir: &Path, key: &VerifierKey) -> Option<SignedTreeHead> {
     let path = dir.join("cache/download/sumdb").join(key.name()).join("latest");
-    let note = fs_err::tokio::read(path).await.ok()?;
+    let note = tokio::time::timeout(DISK, fs_err::tokio::read(path)).await.ok()?.ok()?;
     SignedTreeHead::open(&note, key).ok()
 }
 
-/// Reads the database by one road: the record of a version, or its newest tree head.
-pub(crate) async fn look(
+/// Reads the database's newest tree head by one road. No module's name is told.
+pub(crate) async fn look(means: &Means, road: &Road, role: String, known: &Known) -> Read {
+    let name = match road.is_direct() {
+        true => road.source.name(),
+        false => format!("{} through {}", known.key.name(), road.source.name()),
+    };
+    let mut read = Read { looked: Looked::new(name, role), record: None, no_record: false };
+    read.looked.outcome = match is_road(means, road, &mut read).await {
+        Outcome::Has => ask(means, road, known, None, &mut read).await,
+        other => other,
+    };
+    read
+}
+
+/// Asks for the record of a version by a road that works.
+pub(crate) async fn look_up(
     means: &Means,
     road: &Road,
-    role: String,
     known: &Known,
-    module: Option<&ModuleVersion>,
-) -> Read {
-    let looked = Looked::new(
-        if road.is_direct() {
-            road.source.name()
-        } else {
-            format!("{} through {}", known.key.name(), road.source.name())
-        },
-        role,
-    );
-    let mut read = Read { looked, record: None, no_record: false, is_road: true, head: None };
-    read.looked.outcome = ask(means, road, known, module, &mut read).await;
-    read
+    module: &ModuleVersion,
+    read: &mut Read,
+) {
+    read.looked.outcome = ask(means, road, known, Some(module), read).await;
+}
+
+/// Whether the database may be read there.
+async fn is_road(means: &Means, road: &Road, read: &mut Read) -> Outcome {
+    if road.is_direct() {
+        let Source::Http(base) = &road.source else { return Outcome::Has };
+        let examined = means.client.examine_source(base, "latest", &means.limits).await;
+        return if read.looked.reached(examined) { Outcome::Has } else { Outcome::Failed };
+    }
+    let began = Instant::now();
+    let path = format!("{}supported", road.prefix);
+    match means.get(&road.source, Use::Database, &path).await {
+        Ok(_) => {
+            read.looked.ok("supported", "it passes the database on", began.elapsed());
+            Outcome::Has
+        }
+        Err(failure) if failure.class == ErrorClass::NotFound => {
+            read.looked.note("supported", "it does not pass the database on", began.elapsed());
+            Outcome::Absent
+        }
+        Err(failure) => {
+            read.looked.failed("supported", &failure, began.elapsed());
+            Outcome::Failed
+        }
+    }
 }
 
 async fn ask(
@@ -88,34 +116,6 @@ async fn ask(
     module: Option<&ModuleVersion>,
     read: &mut Read,
 ) -> Outcome {
-    if let (true, Source::Http(base)) = (road.is_direct(), &road.source) {
-        let mut url = base.url().clone();
-        url.set_path(&format!("{}/latest", url.path().trim_end_matches('/')));
-        let examined = means.client.examine(&url, &means.limits).await;
-        if !read.looked.reached(examined) {
-            return Outcome::Failed;
-        }
-    } else {
-        let began = Instant::now();
-        let path = format!("{}supported", road.prefix);
-        match means.get(&road.source, Use::Database, &path).await {
-            Ok(_) => read.looked.ok("supported", "it passes the database on", began.elapsed()),
-            Err(failure) => {
-                read.is_road = false;
-                let absent = failure.class == ErrorClass::NotFound;
-                if absent {
-                    read.looked.note(
-                        "supported",
-                        "it does not pass the database on",
-                        began.elapsed(),
-                    );
-                } else {
-                    read.looked.failed("supported", &failure, began.elapsed());
-                }
-                return if absent { Outcome::Absent } else { Outcome::Failed };
-            }
-        }
-    }
     let began = Instant::now();
     let (step, file) = match module {
         Some(module) => ("lookup", lookup_path(module)),
@@ -135,24 +135,32 @@ async fn ask(
             return Outcome::Failed;
         }
     };
-    if let (Some(lookup), Some(module)) = (&lookup, module) {
-        match lookup.hashes(module) {
+    let hashes = match (&lookup, module) {
+        (Some(lookup), Some(module)) => match lookup.hashes(module) {
             Ok(hashes) => {
                 let shown = hashes.zip.map_or("no hash of the zip".to_owned(), |h1| h1.to_string());
-                read.looked.ok("lookup", format!("record {}: {shown}", lookup.id), took);
-                read.record = Some(hashes);
+                read.looked.ok(step, format!("record {}: {shown}", lookup.id), took);
+                Some(hashes)
             }
             Err(error) => {
-                read.looked.sign("lookup", Verdict::DatabaseUnproven, error.to_string(), took);
+                read.looked.sign(step, Verdict::DatabaseUnproven, error.to_string(), took);
                 return Outcome::Failed;
             }
+        },
+        _ => {
+            read.looked.ok(step, format!("a tree of {} records", signed.head.size), took);
+            None
         }
-    } else {
-        read.looked.ok("latest", format!("a tree of {} records", signed.head.size), took);
+    };
+    if module.is_none() {
+        let text = format!("by the key of {}", known.key.name());
+        read.looked.ok("signature", text, Duration::ZERO);
     }
-    read.looked.ok("signature", format!("by the key of {}", known.key.name()), Duration::ZERO);
-    read.head = Some(signed.clone());
-    prove(means, road, known, &signed, lookup.as_ref(), read).await
+    let outcome = prove(means, road, known, &signed, lookup.as_ref(), read).await;
+    if outcome == Outcome::Has {
+        read.record = hashes;
+    }
+    outcome
 }
 
 fn absent_or_failed(
@@ -163,7 +171,7 @@ fn absent_or_failed(
     took: Duration,
 ) -> Outcome {
     if failure.class == ErrorClass::NotFound && module.is_some() {
-        read.no_record = matches!(read.looked.outcome, Outcome::Has);
+        read.no_record = true;
         let words = failure.text.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
         read.looked.note(step, format!("no record of it{words}"), took);
         return Outcome::Absent;
@@ -232,13 +240,16 @@ async fn prove(
         };
         if older.head.size > 0 && hash != Some(older.head.hash) {
             let text = format!(
-                "the signed tree of {} records is not the beginning of the signed tree of {} records; the newer one says {:?}, the older one {:?}",
-                older.head.size,
-                newer.head.size,
-                String::from_utf8_lossy(&newer.note),
-                String::from_utf8_lossy(&older.note),
+                "the signed tree of {} records is not the beginning of the signed tree of {} records",
+                older.head.size, newer.head.size,
             );
             read.looked.sign("tree", Verdict::TreeForked, text, took);
+            // Both are the evidence.
+            for (which, head) in [("newer", newer), ("older", older)] {
+                let note = String::from_utf8_lossy(&head.note);
+                let text = format!("the {which} head: {note:?}");
+                read.looked.sign("tree", Verdict::TreeForked, text, took);
+            }
             return Outcome::Failed;
         }
         read.looked.ok(

@@ -87,6 +87,17 @@ fn existing(dir: &Path) -> Option<PathBuf> {
     std::iter::once(temporary).chain(above).find(|place| place.is_dir())
 }
 
+/// Where a file of the size of a module may lie for a moment: on the disk of the data directory if that is there, since
+/// what is for temporary files is often memory.
+pub(crate) async fn scratch(dir: &Path) -> PathBuf {
+    let own = dir.join("cache").join("tmp");
+    let soon = Duration::from_secs(2);
+    match tokio::time::timeout(soon, fs_err::tokio::metadata(&own)).await {
+        Ok(Ok(found)) if found.is_dir() => own,
+        _ => std::env::temp_dir(),
+    }
+}
+
 fn write_to(dir: &Path) -> io::Result<()> {
     // Not all zeros, which some file systems store in no room.
     let piece: Vec<u8> =

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use stoa_upstream::examine::line;
+
 use super::verdict::Verdict;
 
 /// The version of the JSON form; fields are added and never change their meaning.
@@ -146,7 +148,9 @@ pub(crate) fn conclude(mut findings: Vec<Finding>) -> (Told, Vec<Told>) {
 
 impl Step {
     pub(crate) fn new(step: &str, state: State, seen: impl Into<String>) -> Self {
-        Self { step: step.to_owned(), state, seen: seen.into(), took_ms: None, verdict: None }
+        // It may hold what others say.
+        let seen = line(&seen.into());
+        Self { step: step.to_owned(), state, seen, took_ms: None, verdict: None }
     }
 
     pub(crate) fn took(self, took: std::time::Duration) -> Self {

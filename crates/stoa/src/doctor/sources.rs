@@ -1,7 +1,7 @@
 //! One source of the chain: whether it can be reached, and what it answers to the questions of the protocol.
 
-use std::fmt;
 use std::io::Seek as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,9 +13,8 @@ use stoa_module::{
     Artifact, ErrorClass, H1, Info, ModulePath, ModuleVersion, Version, ZipLimits, check_zip,
     latest_of, module_line, parse_list,
 };
-use stoa_upstream::examine::{Examined, Limits, Trouble};
+use stoa_upstream::examine::{Examined, Limits, Trouble, line};
 use stoa_upstream::{Bounds, Client, Destination, Failure, Source, Use, Watch};
-use url::Url;
 
 use super::local::{per_second, size};
 use super::report::{Place, State, Step};
@@ -28,6 +27,8 @@ const MAX_ANSWER: u64 = 16 << 20;
 const SLOW_RATE: u64 = 64 << 10;
 /// Less than this says nothing of a rate.
 const ENOUGH_FOR_A_RATE: u64 = 256 << 10;
+/// Less time than this proves nothing about anybody.
+const LEAST: Duration = Duration::from_secs(1);
 /// What takes moments elsewhere.
 const SLOW_STEP: Duration = Duration::from_secs(3);
 
@@ -37,6 +38,8 @@ pub(crate) struct Means {
     pub(crate) client: Client,
     pub(crate) limits: Limits,
     pub(crate) max_zip_bytes: u64,
+    /// Where a zip is written that is looked at; removed at once.
+    pub(crate) scratch: PathBuf,
 }
 
 impl Means {
@@ -47,7 +50,7 @@ impl Means {
     }
 
     /// None when the step's time, or that of the whole, was over.
-    async fn within<T>(&self, step: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn within<T>(&self, step: impl Future<Output = T>) -> Option<T> {
         tokio::time::timeout(self.left(), step).await.ok()
     }
 
@@ -58,10 +61,20 @@ impl Means {
         path: &str,
     ) -> Result<Bytes, Failure> {
         let header = self.left();
+        if header < LEAST {
+            return Err(unasked(source));
+        }
         let bounds = Bounds { header, max_bytes: MAX_ANSWER };
         let asked = self.within(self.client.get(source, used_for, path, &bounds, ""));
         asked.await.unwrap_or_else(|| Err(late(source, header)))
     }
+}
+
+/// There was no time left, which says nothing about anybody.
+fn unasked(source: &Source) -> Failure {
+    let detail = "not asked: the minute of this examination was over";
+    let failure = Failure::new(ErrorClass::Timeout, stoa_upstream::Stage::Local, source, detail);
+    Failure { tries: 0, ..failure }
 }
 
 fn late(source: &Source, bound: Duration) -> Failure {
@@ -77,6 +90,8 @@ pub(crate) enum Outcome {
     /// It says that it does not.
     Absent,
     Failed,
+    /// Another before it decides.
+    Unasked,
 }
 
 /// What was seen at one place.
@@ -130,6 +145,9 @@ impl Looked {
 
     pub(crate) fn failed(&mut self, step: &str, failure: &Failure, took: Duration) {
         let text = described(failure);
+        if failure.tries == 0 {
+            return self.skip(step, text);
+        }
         match signs::of_failure(failure) {
             Some(verdict) => self.sign(step, verdict, text, took),
             None => self.note(step, text, took),
@@ -167,6 +185,36 @@ impl Looked {
         }
     }
 
+    /// Takes in a list of versions. Answers whether it is one.
+    fn take_list(&mut self, body: &[u8], path: &ModulePath, took: Duration) -> bool {
+        self.versions = parse_list(body, path).into_iter().map(|it| it.version).collect();
+        if self.versions.is_empty() && !body.trim_ascii().is_empty() {
+            let text = format!("no list of versions: {}", beginning(body));
+            self.sign("list", Verdict::Malformed, text, took);
+            return false;
+        }
+        let text = match latest_of(&self.versions) {
+            Some(latest) => format!("{} versions, newest {latest}", self.versions.len()),
+            None => "no tagged version".to_owned(),
+        };
+        self.ok("list", text, took);
+        true
+    }
+
+    /// These signs at this step turned out to mean nothing.
+    fn demote(&mut self, verdicts: &[Verdict], step: &str) {
+        let codes: Vec<&str> = verdicts.iter().map(|verdict| verdict.row().code).collect();
+        let is_meant = |verdict: &Verdict, evidence: &str| {
+            verdicts.contains(verdict) && evidence.starts_with(&format!("{step}: "))
+        };
+        self.signs.retain(|(verdict, evidence)| !is_meant(verdict, evidence));
+        for one in self.place.steps.iter_mut().filter(|one| one.step == step) {
+            if one.verdict.as_deref().is_some_and(|code| codes.contains(&code)) {
+                (one.state, one.verdict) = (State::Note, None);
+            }
+        }
+    }
+
     pub(crate) fn has_sign(&self, wanted: Verdict) -> bool {
         self.signs.iter().any(|(verdict, _)| *verdict == wanted)
     }
@@ -178,122 +226,110 @@ fn described(failure: &Failure) -> String {
     format!("{}{text}", failure.detail)
 }
 
-/// The address that is asked first: it tells no module's name.
-fn neutral(base: &Url, database: Option<&str>) -> Url {
-    let mut url = base.clone();
-    let path = base.path().trim_end_matches('/');
-    url.set_path(&match database {
-        Some(name) => format!("{path}/sumdb/{name}/supported"),
-        None => format!("{path}/"),
-    });
-    url
-}
-
-/// Looks at one source, and asks it what a client would: nothing but its state, where no module is named.
-pub(crate) async fn look(
+/// Looks at the way to one source, which is told no module's name. Answers whether anything can be asked there.
+pub(crate) async fn reach(
     means: &Means,
     source: &Source,
     role: String,
-    subject: Option<&Subject>,
     database: Option<&str>,
-) -> Looked {
+) -> (Looked, bool) {
     let mut looked = Looked::new(source.name(), role);
     let usable = match source {
         Source::Http(base) => {
-            let url = neutral(base.url(), database);
-            let examined = means.client.examine(&url, &means.limits).await;
+            // What is asked first tells no module's name.
+            let path = database.map_or(String::new(), |name| format!("sumdb/{name}/supported"));
+            let examined = means.client.examine_source(base, &path, &means.limits).await;
             looked.reached(examined)
-        }
-        Source::Direct => {
-            let Some(subject) = subject else {
-                looked.skip("git", "which repository is asked depends on the module: name one");
-                return looked;
-            };
-            let examined = means.client.examine_direct(subject.path(), &means.limits).await;
-            let absent = examined.troubles().any(|trouble| trouble == Trouble::NotFound);
-            let usable = looked.reached(examined);
-            if usable && absent {
-                looked.outcome = Outcome::Absent;
-                return looked;
-            }
-            usable
         }
         Source::File(directory) => {
             let began = Instant::now();
-            if directory.is_dir() {
-                looked.ok("local", "it is there", began.elapsed());
-                true
-            } else {
-                let text = "no such directory".to_owned();
-                looked.sign("local", Verdict::ServerError, text, began.elapsed());
-                false
+            let found = means.within(fs_err::tokio::metadata(directory)).await;
+            match found {
+                Some(Ok(found)) if found.is_dir() => {
+                    looked.ok("local", "it is there", began.elapsed());
+                    true
+                }
+                found => {
+                    let text = match found {
+                        Some(Err(error)) => error.to_string(),
+                        Some(Ok(_)) => "no directory".to_owned(),
+                        None => "the disk does not answer".to_owned(),
+                    };
+                    looked.sign("local", Verdict::NotAProxy, text, began.elapsed());
+                    false
+                }
             }
         }
-        Source::Off => {
-            looked.skip("local", "ends the chain: nothing behind it is asked");
-            looked.outcome = Outcome::Absent;
-            return looked;
-        }
+        Source::Direct | Source::Off => true,
     };
     if !usable {
         looked.outcome = Outcome::Failed;
-        if subject.is_some() {
-            looked.skip("list", "not asked");
-        }
-        return looked;
     }
-    if let Some(subject) = subject {
-        ask(means, source, subject, &mut looked).await;
-    } else if looked.signs.iter().any(|(verdict, _)| verdict.stops()) {
-        looked.outcome = Outcome::Failed;
-    }
-    looked
+    (looked, usable)
 }
 
-/// The questions of a client: list, info, mod, zip.
-async fn ask(means: &Means, source: &Source, subject: &Subject, looked: &mut Looked) {
-    let reached_with = looked.signs.len();
-    looked.outcome = asked(means, source, subject, looked).await;
-    if looked.outcome != Outcome::Failed {
-        // What it said to the first question was about that address alone: it does answer for the module.
-        let about_address = |verdict: &Verdict| {
-            matches!(
-                verdict,
-                Verdict::Unauthorized
-                    | Verdict::Forbidden
-                    | Verdict::RateLimited
-                    | Verdict::ServerError
-            )
-        };
-        let mut index = 0;
-        looked.signs.retain(|(verdict, _)| {
-            index += 1;
-            index > reached_with || !about_address(verdict)
-        });
-        for step in looked.place.steps.iter_mut().filter(|step| step.step == "http") {
-            if step.state == State::Bad {
-                (step.state, step.verdict) = (State::Note, None);
+/// What a source that was reached comes to where no module is named.
+pub(crate) fn without_module(source: &Source, looked: &mut Looked) {
+    match source {
+        Source::Direct => {
+            looked.skip("git", "which repository is asked depends on the module: name one");
+        }
+        Source::Off => looked.skip("local", "ends the chain: nothing behind it is asked"),
+        Source::Http(_) | Source::File(_) => {
+            // It may answer nothing but modules.
+            looked.demote(&[Verdict::Forbidden], "http");
+            if looked.signs.iter().any(|(verdict, _)| verdict.stops()) {
+                looked.outcome = Outcome::Failed;
             }
         }
     }
 }
 
+/// Asks a source that was reached what a client would.
+pub(crate) async fn ask(means: &Means, source: &Source, subject: &Subject, looked: &mut Looked) {
+    match source {
+        Source::Off => {
+            looked.skip("local", "ends the chain: nothing behind it is asked");
+            looked.outcome = Outcome::Absent;
+        }
+        Source::Direct => {
+            let examined = means.client.examine_direct(subject.path(), &means.limits).await;
+            let absent = examined.troubles().any(|trouble| trouble == Trouble::NotFound);
+            looked.outcome = match looked.reached(examined) {
+                false => Outcome::Failed,
+                true if absent => Outcome::Absent,
+                true => of_repository(means, subject, looked).await,
+            };
+        }
+        Source::Http(_) | Source::File(_) => {
+            looked.outcome = asked(means, source, subject, looked).await;
+            if looked.outcome != Outcome::Failed {
+                // What it said to the first question was about that address alone: it does answer for the module.
+                let about_address = [
+                    Verdict::Unauthorized,
+                    Verdict::Forbidden,
+                    Verdict::RateLimited,
+                    Verdict::ServerError,
+                ];
+                looked.demote(&about_address, "http");
+            }
+        }
+    }
+}
+
+/// The questions of a client: list, info, mod, zip.
 async fn asked(means: &Means, source: &Source, subject: &Subject, looked: &mut Looked) -> Outcome {
     let path = subject.path();
     let began = Instant::now();
     match means.get(source, Use::Modules, &format!("{}/@v/list", path.escaped())).await {
         Ok(body) => {
-            looked.versions = parse_list(&body, path).into_iter().map(|it| it.version).collect();
-            if looked.versions.is_empty() && !body.trim_ascii().is_empty() {
-                let text = format!("no list of versions: {}", beginning(&body));
-                looked.sign("list", Verdict::Malformed, text, began.elapsed());
+            if !looked.take_list(&body, path, began.elapsed()) {
                 return Outcome::Failed;
             }
-            let text = match latest_of(&looked.versions) {
-                Some(latest) => format!("{} versions, newest {latest}", looked.versions.len()),
-                None => "no tagged version".to_owned(),
-            };
-            looked.ok("list", text, began.elapsed());
+        }
+        // A version is fetched without a list.
+        Err(failure) if !matches!(subject, Subject::Module(_)) => {
+            looked.note("list", described(&failure), began.elapsed());
         }
         Err(failure) => {
             looked.failed("list", &failure, began.elapsed());
@@ -301,9 +337,6 @@ async fn asked(means: &Means, source: &Source, subject: &Subject, looked: &mut L
                 return Outcome::Failed;
             }
         }
-    }
-    if matches!(source, Source::Direct) {
-        return of_repository(subject, looked);
     }
     let module = match wanted(means, source, subject, looked).await {
         Ok(module) => module,
@@ -313,13 +346,13 @@ async fn asked(means: &Means, source: &Source, subject: &Subject, looked: &mut L
     let began = Instant::now();
     match means.get(source, Use::Modules, &module.escaped_file(Artifact::Mod)).await {
         Ok(body) => {
-            let line = module_line(&body);
+            let named = module_line(&body);
             let is_text = std::str::from_utf8(&body).is_ok() && !body.starts_with(b"<");
             if is_text {
                 looked.go_mod = Some(H1::of_go_mod(&body));
                 let text =
-                    line.map_or("no module line".to_owned(), |line| format!("module {line}"));
-                looked.ok("mod", printable(&text), began.elapsed());
+                    named.map_or("no module line".to_owned(), |named| format!("module {named}"));
+                looked.ok("mod", line(&text), began.elapsed());
             } else {
                 let text = format!("no go.mod: {}", beginning(&body));
                 looked.sign("mod", Verdict::Malformed, text, began.elapsed());
@@ -335,14 +368,26 @@ async fn asked(means: &Means, source: &Source, subject: &Subject, looked: &mut L
 }
 
 /// Of a repository only what its tags say: files would be fetched for minutes.
-fn of_repository(subject: &Subject, looked: &Looked) -> Outcome {
-    match subject {
-        Subject::Version(module)
-            if !module.version().is_pseudo() && !looked.versions.contains(module.version()) =>
-        {
-            Outcome::Absent
+async fn of_repository(means: &Means, subject: &Subject, looked: &mut Looked) -> Outcome {
+    let began = Instant::now();
+    let path = format!("{}/@v/list", subject.path().escaped());
+    match means.get(&Source::Direct, Use::Modules, &path).await {
+        Ok(body) => {
+            looked.take_list(&body, subject.path(), began.elapsed());
+            let version = match subject {
+                Subject::Version(module) if !module.version().is_pseudo() => module.version(),
+                Subject::Module(_) => return Outcome::Has,
+                Subject::Version(_) | Subject::Query(..) => {
+                    looked.skip("info", "a commit is looked for only when it is fetched");
+                    return Outcome::Has;
+                }
+            };
+            if looked.versions.contains(version) { Outcome::Has } else { Outcome::Absent }
         }
-        _ => Outcome::Has,
+        Err(failure) => {
+            looked.failed("list", &failure, began.elapsed());
+            outcome_of(&failure)
+        }
     }
 }
 
@@ -397,7 +442,11 @@ fn of(path: &ModulePath, version: &Version) -> Option<ModuleVersion> {
 }
 
 fn outcome_of(failure: &Failure) -> Outcome {
-    if failure.class == ErrorClass::NotFound { Outcome::Absent } else { Outcome::Failed }
+    match failure.class {
+        ErrorClass::NotFound => Outcome::Absent,
+        _ if failure.tries == 0 => Outcome::Unasked,
+        _ => Outcome::Failed,
+    }
 }
 
 /// Bytes that have come so far.
@@ -429,7 +478,7 @@ async fn zip(
     module: &ModuleVersion,
     looked: &mut Looked,
 ) -> Outcome {
-    let file = match tempfile::tempfile() {
+    let file = match tempfile::tempfile_in(&means.scratch) {
         Ok(file) => fs_err::File::from_parts(file, "a temporary file"),
         Err(error) => {
             looked.skip("zip", format!("not asked: no temporary file: {error}"));
@@ -451,6 +500,10 @@ async fn zip(
     };
     let began = Instant::now();
     let patience = means.left();
+    if patience < LEAST {
+        looked.failed("zip", &unasked(source), Duration::ZERO);
+        return Outcome::Has;
+    }
     let bounds = Bounds { header: patience, max_bytes: means.max_zip_bytes };
     let path = module.escaped_file(Artifact::Zip);
     let asking = means.client.download(source, Use::Modules, &path, &bounds, "", into);
@@ -479,6 +532,11 @@ async fn zip(
             }
             return Outcome::Has;
         }
+        // The disk is looked at by itself.
+        Some(Err(failure)) if failure.class == ErrorClass::Full => {
+            looked.skip("zip", described(&failure));
+            return Outcome::Has;
+        }
         Some(Err(failure)) => {
             looked.failed("zip", &failure, took);
             return outcome_of(&failure);
@@ -502,7 +560,7 @@ async fn zip(
             Outcome::Has
         }
         Some(Ok(Err(error))) => {
-            let text = printable(&format!("not a module zip: {error}"));
+            let text = line(&format!("not a module zip: {error}"));
             looked.sign("zip", Verdict::Malformed, text, took);
             Outcome::Failed
         }
@@ -516,22 +574,5 @@ async fn zip(
 /// The first bytes of what is no answer, for people.
 pub(crate) fn beginning(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(&body[..body.len().min(120)]);
-    format!("{:?}", printable(&text))
-}
-
-/// One line without control characters.
-pub(crate) fn printable(text: &str) -> String {
-    let line: String =
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
-    line.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Has => "has it",
-            Self::Absent => "does not have it",
-            Self::Failed => "failed",
-        })
-    }
+    format!("{:?}", line(&text))
 }

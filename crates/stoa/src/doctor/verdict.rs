@@ -136,7 +136,7 @@ pub static TABLE: &[Row] = &[
         "clock-wrong",
         14,
         "This machine's clock is wrong, which makes good certificates look expired or not yet valid.",
-        "The Date headers of the sources differ from this clock by more than five minutes.",
+        "The Date headers of two hosts differ from this clock by more than five minutes, or that of one whose certificate is not valid now.",
         "Set the clock (`timedatectl set-ntp true`, `chronyc makestep`); in a VM look at its host's time synchronisation.",
     ),
     row(
@@ -360,7 +360,7 @@ pub static TABLE: &[Row] = &[
         "not-a-proxy",
         47,
         "What answers at this address is no module proxy, or one that does not take such a question.",
-        "It answered with a status that the protocol does not know, like 400 or 405, or with redirects that lead nowhere.",
+        "It answered with a status that the protocol does not know, like 400 or 405, or with redirects that lead nowhere; or it is a directory that is not there.",
         "Look at the path in the source's address; a server for several kinds of packages mostly has its Go modules below one.",
     ),
     row(
@@ -472,7 +472,7 @@ pub static TABLE: &[Row] = &[
         "disk-slow",
         62,
         "The disk of the data directory is slow.",
-        "Writing 8 MiB and having them synced took more than two seconds.",
+        "Writing 8 MiB and having them synced took more than two seconds, or did not end within ten.",
         "Look at what else uses the disk; a network file system is a bad place for a cache.",
     ),
 ];
