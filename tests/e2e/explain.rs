@@ -65,7 +65,7 @@ async fn what_is_stored_is_shown_with_its_hashes_and_where_it_came_from() {
     assert_eq!((said.source.clone(), said.ok), (world.upstream.address().to_string(), true));
     assert!(said.stages.iter().any(|stage| stage.stage == "http"), "{said:?}");
     assert_eq!(file(&shown, "info").stored.as_ref().unwrap().state, "uncovered");
-    let record = shown.checksums.record.unwrap();
+    let record = shown.checksums.record.as_ref().unwrap();
     assert_eq!(record.zip, Some(modules().zip_h1(LIB).to_string()));
     assert_eq!(record.go_mod, Some(modules().go_mod_h1(LIB).to_string()));
     assert!(setup.data_dir().join(&record.path).exists());
@@ -90,6 +90,14 @@ async fn what_is_stored_is_shown_with_its_hashes_and_where_it_came_from() {
     let escaped = stoa.get("-/explain/ex.com%2Flib@v1.0.0").await;
     assert_eq!(escaped.status, 200);
     assert_eq!(world.upstream.requests().len(), asked, "nobody is asked for this");
+
+    // To make room: the record stays.
+    fs_err::remove_file(setup.data_dir().join(&stored.path)).unwrap();
+    let shown = explained(&stoa, LIB).await;
+    let lost = file(&shown, "zip").stored.as_ref().unwrap();
+    assert!(!lost.there && !lost.handed_out && lost.sha256 == stored.sha256);
+    has(&shown.refused.join("\n"), &[".zip: its file is gone, and only the same content"]);
+    has(&shown.next.join("\n"), &[&format!(".zip: {}", world.upstream.url())]);
 }
 
 /// What others may rely on.
@@ -169,7 +177,7 @@ async fn the_fields_of_the_json_are_these() {
         &text,
         &[
             "list       3 versions, up to v1.2.0-rc.1, from ",
-            "stored     1 versions\n",
+            "stored     1 version\n",
             "v1.0.0 (mod)",
         ],
     );
@@ -194,8 +202,8 @@ async fn what_a_route_refuses_and_what_is_not_there() {
     let shown = explained(&stoa, "ex.com/lib@v1.9.9").await;
     let info = file(&shown, "info");
     assert!(info.stored.is_none());
-    let said = format!("{}: http 404: ", world.upstream.address());
-    assert!(info.said[0].outcome.starts_with(&said), "{info:?}");
+    assert_eq!(info.said[0].source, world.upstream.address().to_string());
+    assert!(info.said[0].outcome.starts_with("http 404: "), "{info:?}");
     let verdict = info.verdict.as_ref().unwrap();
     assert_eq!(verdict.class, "not_found");
     has(&text(&stoa, "ex.com/lib@v1.9.9").await, &[".info      not stored\n", "http 404"]);

@@ -249,7 +249,15 @@ async fn a_long_wait_is_logged_once_for_all_who_wait() {
     let source = world.upstream.address();
     let words = format!("still waiting after 5 s: asks {source} (http)");
     let line = logged(&stoa, &[&words]).await;
-    for field in ["INFO", "waiting=3", "module.path=\"ex.com/lib\"", "module.version=\"v1.0.0\""] {
+    assert!(line.contains(&format!("upstream.host=\"{source}\"")), "{line}");
+    for field in [
+        "INFO",
+        "waiting=3",
+        "stage=\"http\"",
+        "request_id=",
+        "module.path=\"ex.com/lib\"",
+        "module.version=\"v1.0.0\"",
+    ] {
         assert!(line.contains(field), "{field} is not in {line}");
     }
     // Whoever comes later, and waits as long, adds none.

@@ -9,8 +9,7 @@ use stoa_upstream::journey::{self, Said};
 
 use crate::absent::Asked;
 
-/// What all of it takes, and what one takes besides its texts. A few thousand questions.
-const BYTES: u64 = 768 << 10;
+/// What one takes besides its texts.
 const COST: usize = 160;
 /// What one source's word takes besides its texts: mostly the times.
 const SAID_COST: usize = size_of::<Said>() + 32;
@@ -20,7 +19,8 @@ const SAID_COST: usize = size_of::<Said>() + 32;
 pub(crate) struct Heard(Cache<Asked, Arc<[Said]>>);
 
 impl Heard {
-    pub(crate) fn new() -> Self {
+    /// At most this many bytes: a thousand questions for each quarter of a mebibyte, about.
+    pub(crate) fn new(bytes: u64) -> Self {
         let weigh = |asked: &Asked, said: &Arc<[Said]>| {
             let of = |said: &Said| {
                 let words = said.outcome.as_ref().err().map_or(0, String::len);
@@ -29,7 +29,7 @@ impl Heard {
             let bytes = COST + asked.bytes() + said.iter().map(of).sum::<usize>();
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
-        Self(Cache::builder().max_capacity(BYTES).weigher(weigh).build())
+        Self(Cache::builder().max_capacity(bytes).weigher(weigh).build())
     }
 
     /// The present journey has come to its end: what it heard is what was said of this. Nothing, if nobody was asked.
@@ -52,9 +52,11 @@ mod tests {
 
     use super::*;
 
+    const BYTES: u64 = 512 << 10;
+
     #[tokio::test]
     async fn the_last_word_of_each_source_is_remembered_within_bounds() {
-        let heard = Heard::new();
+        let heard = Heard::new(BYTES);
         let asked = |n: usize| {
             let module = ModuleVersion::parse(&format!("example.com/m{n}@v1.0.0")).unwrap();
             Asked::Artifact(module, Artifact::Zip)

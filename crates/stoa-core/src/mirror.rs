@@ -46,6 +46,12 @@ const BROKEN_OFF_REMEMBERED: u64 = 4096;
 const REFRESHED_REMEMBERED: u64 = 4096;
 const LONGEST_REMEMBERED: Duration = Duration::from_hours(24);
 
+/// What is remembered of what the sources said last.
+const HEARD_BYTES: u64 = 512 << 10;
+
+/// Explanations at once: each reads files that nobody else wants, and anybody may ask for one.
+const MOST_EXPLAINED: usize = 4;
+
 /// Looks in the background at once, at all sources together: they must leave the sources' places to those who wait.
 const MOST_BEHIND: usize = 16;
 /// How often a client may have one answer looked at anew, and how often the absent files of one module are asked for
@@ -94,6 +100,8 @@ pub(crate) struct Inner {
     /// what it finds.
     pub verifications: Arc<VerificationFlights>,
     pub answers: Arc<Flights<Routed<AnswerKey>, Landed<Arc<Kept>>>>,
+    /// Places of those who ask [why something is so](Mirror::explain).
+    pub explaining: Semaphore,
     /// Places of [looks in the background](Mirror::look_behind).
     pub behind: Arc<Semaphore>,
     /// Modules that a person had looked at anew, and when.
@@ -130,7 +138,7 @@ impl Mirror {
     ) -> std::io::Result<Self> {
         let inner = Inner {
             verdicts: Verdicts::new(settings.negative_bytes),
-            heard: Heard::new(),
+            heard: Heard::new(HEARD_BYTES),
             companions_tried: Cache::builder()
                 .max_capacity(COMPANIONS_REMEMBERED)
                 .time_to_live(COMPANIONS_AGAIN)
@@ -148,6 +156,7 @@ impl Mirror {
             artifacts: Flights::new(MOST_FLIGHTS),
             verifications: Flights::new(MOST_FLIGHTS),
             answers: Flights::new(MOST_FLIGHTS),
+            explaining: Semaphore::new(MOST_EXPLAINED),
             behind: Arc::new(Semaphore::new(MOST_BEHIND)),
             refreshed: Cache::builder()
                 .max_capacity(REFRESHED_REMEMBERED)

@@ -57,7 +57,7 @@ impl Permits {
                     ErrorClass::Unavailable,
                     Stage::Local,
                     source,
-                    format!("{} fetches from it are under way already", self.each),
+                    format!("place: {} fetches from it are under way already", self.each),
                 )
             }),
         }

@@ -64,6 +64,7 @@ const ABSENT_TTL: Duration = ECHO;
 /// How long a contradiction is.
 const SECURITY_TTL: Duration = Duration::from_mins(1);
 const VERDICT_BYTES: u64 = 1 << 20;
+const HEARD_BYTES: u64 = 256 << 10;
 /// How long a proven record is in memory, and what all of them take; a build asks for thousands within a minute. What one
 /// costs besides its text.
 const KNOWN_TTL: Duration = Duration::from_mins(1);
@@ -218,7 +219,7 @@ impl Database {
                 tiles: Flights::new(MOST_FLIGHTS),
                 reads: Flights::new(MOST_FLIGHTS),
                 verdicts: Verdicts::new(VERDICT_BYTES),
-                heard: Heard::new(),
+                heard: Heard::new(HEARD_BYTES),
                 known: Cache::builder()
                     .max_capacity(KNOWN_BYTES)
                     .weigher(|_, found: &LookedUp| {

@@ -184,34 +184,37 @@ impl Aloft {
             let _following = self.journey.follow();
             return news.await;
         };
-        let _waiting = Waiting::begin(self, id, begun);
+        let waiting = Waiting::begin(self, id, begun);
         let mut news = std::pin::pin!(news);
         tokio::select! {
             biased;
             news = &mut news => return news,
-            () = sleep_until((begun + LONG).into()) => self.tell(),
+            () = sleep_until((begun + LONG).into()) => self.tell(&waiting.id),
         }
         news.await
     }
 
     /// Says in the log that the present request waits, once for it and once for the flight.
-    fn tell(&self) {
+    fn tell(&self, id: &str) {
         let had = REQUEST.try_with(|asking| asking.is_told.replace(true)).unwrap_or(true);
         if had || self.is_told.swap(true, Ordering::Relaxed) {
             return;
         }
         let (path, version) = self.module.as_ref().map(|(path, version)| (path, version)).unzip();
-        let stands: Vec<_> = self.journey.stands().iter().map(Stand::to_string).collect();
-        let stands =
-            if stands.is_empty() { "is about to end".to_owned() } else { stands.join("; ") };
+        let stands = self.journey.stands();
+        let first = stands.first();
+        let words: Vec<_> = stands.iter().map(Stand::to_string).collect();
         info!(
+            request_id = id,
+            stage = first.map(|stand| stand.leg.as_str()),
+            upstream.host = first.and_then(|stand| stand.source.as_deref()),
             asked = self.asked,
             module.path = path.map(ModulePath::as_str),
             module.version = version.and_then(|version| version.as_ref()).map(Version::as_str),
             waiting = self.requests().len(),
             "still waiting after {} s: {}",
             LONG.as_secs(),
-            stands
+            if words.is_empty() { "it is about to end".to_owned() } else { words.join("; ") }
         );
     }
 }
@@ -219,6 +222,7 @@ impl Aloft {
 /// A request among those that wait for a flight.
 struct Waiting<'f> {
     flight: &'f Aloft,
+    id: Arc<str>,
     number: u64,
 }
 
@@ -226,8 +230,8 @@ impl<'f> Waiting<'f> {
     fn begin(flight: &'f Aloft, id: Arc<str>, begun: Instant) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        flight.requests().insert(number, (id, begun));
-        Self { flight, number }
+        flight.requests().insert(number, (Arc::clone(&id), begun));
+        Self { flight, id, number }
     }
 }
 

@@ -256,6 +256,13 @@ impl Journey {
         self.length.store(length.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// A failure without the name of the source, which is known here. A road ends with it.
+    fn without_source<'t>(&self, text: &'t str) -> &'t str {
+        let source = self.source.as_deref().and_then(|source| source.rsplit(' ').next());
+        let rest = source.and_then(|source| text.strip_prefix(source)?.strip_prefix(": "));
+        rest.unwrap_or(text)
+    }
+
     /// Where it waits now: at several places if it asks several at once. At most four.
     pub fn stands(&self) -> Vec<Stand> {
         let mut stands = Vec::new();
@@ -397,7 +404,7 @@ impl Visit {
         if state.end.is_none() {
             let outcome = match outcome {
                 Ok(_) => Ok(()),
-                Err(error) => Err(words(&error.to_string())),
+                Err(error) => Err(words(journey.without_source(&error.to_string()))),
             };
             let took = journey.begun.elapsed();
             state.end = Some(End { outcome, at: Timestamp::now(), took });
@@ -448,7 +455,7 @@ mod tests {
             ];
             assert_eq!(at(&journey), both);
             tokio::time::sleep(Duration::from_millis(2)).await;
-            visit.ended(&Err::<(), _>("connect:\nrefused"));
+            visit.ended(&Err::<(), _>("proxy.example.com: connect:\nrefused"));
             other.ended(&Ok::<_, String>(()));
         };
         journey.scope(work).await;

@@ -24,10 +24,11 @@ const MOST_VERSIONS: usize = 200;
 const MOST_REJECTED: usize = 10;
 
 impl Mirror {
-    /// What is known of `subject` at the moment.
+    /// What is known of `subject` at the moment. Has no bound of its own: a disk that hangs is waited for.
     pub async fn explain(&self, subject: &Subject) -> Explained {
         let path = subject.path();
         let inner = &self.inner;
+        let _place = inner.explaining.acquire().await;
         let chain = inner.policy.careful_chain(path);
         let mut explained = Explained {
             subject: subject.to_string(),
@@ -193,7 +194,8 @@ impl Mirror {
                 AnswerKey::List(path) => {
                     let listed = parse_list(&kept.body, path);
                     let last = listed.last().map(|last| format!(", up to {}", last.version));
-                    format!("{} versions{}", listed.len(), last.unwrap_or_default())
+                    let plural = if listed.len() == 1 { "" } else { "s" };
+                    format!("{} version{plural}{}", listed.len(), last.unwrap_or_default())
                 }
                 AnswerKey::Latest(_) | AnswerKey::Query(..) => Info::parse(&kept.body)
                     .map_or_else(|error| error.to_string(), |info| info.version.to_string()),

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Path;
@@ -14,9 +15,13 @@ use stoa_core::explain::{
 };
 use stoa_core::{Error, Subject};
 use stoa_module::{ErrorClass, ModulePath, Version};
+use tokio::time::timeout;
 
 use crate::http::pages::{self, View};
 use crate::http::{App, access_log, error_text};
+
+/// What it takes on a disk that works is a matter of milliseconds.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// The page.
 pub async fn page(
@@ -51,7 +56,11 @@ pub async fn page(
         let hint = "ask at server.admin-listen, or on the server over its command socket";
         return error_text::respond(&error(ErrorClass::NotFound, message, hint), &id, true);
     }
-    let explained = app.mirror.explain(&subject).await;
+    let Ok(explained) = timeout(PATIENCE, app.mirror.explain(&subject)).await else {
+        let message = format!("{subject}: not explained within {} s", PATIENCE.as_secs());
+        let hint = "the server's disk does not answer, or too many ask";
+        return error_text::respond(&error(ErrorClass::Timeout, message, hint), &id, true);
+    };
     pages::as_wanted(&request, &explained, || text(&explained))
 }
 
@@ -79,6 +88,9 @@ fn parse(text: &str) -> Result<Subject, String> {
 /// The width of the names of lines.
 const NAME: usize = 10;
 
+/// Stages that took less, in seconds, are for machines.
+const LEAST: f64 = 0.0005;
+
 /// Lines of a name and what is to be said about it.
 struct Lines(String);
 
@@ -104,13 +116,15 @@ impl Lines {
 
     fn said(&mut self, name: &str, said: &[Said]) {
         for Said { source, outcome, at, took, stages, .. } in said {
+            let stages = stages.iter().filter(|one| one.seconds >= LEAST);
             let stages: Vec<_> =
-                stages.iter().map(|one| format!("{} {}", one.stage, span(one.seconds))).collect();
+                stages.map(|one| format!("{} {}", one.stage, span(one.seconds))).collect();
             let (at, took) = (when(*at), span(*took));
-            self.line(
-                name,
-                format!("{source} said at {at}: {outcome}, in {took} ({})", stages.join(", ")),
-            );
+            let mut text = format!("{source} said at {at}: {outcome}, in {took}");
+            if !stages.is_empty() {
+                let _ = write!(text, " ({})", stages.join(", "));
+            }
+            self.line(name, text);
         }
     }
 }
@@ -152,7 +166,8 @@ fn text(explained: &Explained) -> String {
         lines.said(asked, said);
     }
     if let Some(versions) = &explained.versions {
-        lines.line("stored", format!("{} versions", versions.count));
+        let plural = if versions.count == 1 { "" } else { "s" };
+        lines.line("stored", format!("{} version{plural}", versions.count));
         for one in &versions.newest {
             let mut text = format!("{} ({})", one.version, one.files.join(", "));
             if !one.unverified.is_empty() {
@@ -287,7 +302,8 @@ mod tests {
         check("ex.com/!upper/!case@v1.0.0", Ok("ex.com/Upper/Case@v1.0.0"));
         check("ex.com/m@v1.0.0-!r!c1", Ok("ex.com/m@v1.0.0-RC1"));
         check("ex.com/m@latest", Ok("ex.com/m"));
-        check("ex.com/m@feature/one", Ok("ex.com/m@feature/one"));
+        check("ex.com/m@feature-one", Ok("ex.com/m@feature-one"));
+        check("ex.com/m@feature/one", Err("malformed revision"));
         check("ex.com/!m!!", Err("ex.com/!m!!: "));
         check("ex.com/m@v1!", Err("ex.com/m@v1!: "));
         check("", Err("no module is named"));
