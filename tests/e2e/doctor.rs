@@ -4,7 +4,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use serde_json::Value;
-use stoa_testkit::{FakeSumdb, FakeUpstream, Fault, Misbehaviour, Modules};
+use stoa_testkit::{FakeSumdb, FakeUpstream, Fault, Misbehaviour, Modules, Port, require_git};
 
 use crate::fixtures::{World, client, modules};
 use crate::stoa::Setup;
@@ -143,6 +143,74 @@ fn a_private_name_goes_to_nobody_else() {
 }
 
 #[test]
+fn whom_a_client_would_not_ask_hears_no_name() {
+    let names = |upstream: &FakeUpstream| {
+        upstream
+            .request_lines()
+            .into_iter()
+            .filter(|line| line.contains("ex.com"))
+            .collect::<Vec<_>>()
+    };
+    // Behind the one that has it, and behind one that fails before a comma.
+    let (world, behind) = (World::new(), FakeUpstream::start(modules()));
+    let setup = world.setup().goproxy(format!("{},{}", world.upstream.url(), behind.url()));
+    diagnose(&setup, &[LIB]).is("healthy", "");
+    assert_eq!(names(&behind), Vec::<String>::new());
+    world.upstream.fault("/ex.com/*", Fault::status(500));
+    diagnose(&setup, &[LIB]).is("server-error", "500");
+    assert_eq!(names(&behind), Vec::<String>::new());
+    // The database is read by one road alone.
+    let (world, second) = (World::new(), World::new());
+    second.upstream.set_sumdb(&world.sumdb);
+    let setup =
+        world.setup().goproxy(format!("{},{}", world.upstream.url(), second.upstream.url()));
+    diagnose(&setup, &[LIB]).is("healthy", "");
+    assert_eq!(names(&second.upstream), Vec::<String>::new());
+    let looked_up = world.upstream.count("*/lookup/*");
+    assert_eq!(looked_up, 1);
+}
+
+#[tokio::test]
+async fn what_is_stored_is_served_whatever_is_wrong() {
+    let world = World::new();
+    let setup = world.setup();
+    let stoa = setup.start();
+    for file in ["info", "mod", "zip"] {
+        let url = format!("{}/ex.com/lib/@v/v1.0.0.{file}", stoa.url);
+        assert_eq!(client().get(url).send().await.unwrap().status(), 200);
+    }
+    world.upstream.fault("*", Fault::status(500));
+    let found = diagnose(&setup, &[LIB]);
+    assert!(!found.is("server-error", "500").stops(), "{}", found.unwell());
+    assert_eq!(found.state("the store", "stored"), "ok");
+    assert!(diagnose(&setup, &["ex.com/lib@v1.1.0"]).is("server-error", "500").stops());
+}
+
+/// `{"Version":"<megabytes>"}`, terminal sequences, and right-to-left marks.
+#[test]
+fn what_others_say_is_cut_and_printable() {
+    let world = World::new();
+    let long = format!("{{\"Version\":\"v1.0.0-{}\"}}", "x".repeat(5 << 20));
+    world.upstream.fault("*.info", Fault::replace(long));
+    let found = diagnose(&world.setup(), &[LIB]);
+    found.is("malformed", "");
+    assert!(found.report.to_string().len() < 20_000);
+    world.upstream.clear_faults();
+    let is_bad = |c: char| c != '\n' && (c.is_control() || matches!(c, '\u{202e}' | '\u{200b}'));
+    for words in ["\x1b[2Jgone\x07", "gone\u{202e}\u{200b}"] {
+        world.upstream.clear_faults();
+        world.upstream.fault("*.info", Fault::status(403).text(words));
+        world.upstream.fault("*.mod", Fault::replace(format!("module {words}\n")));
+        for args in [&["doctor", LIB][..], &["doctor", "--verbose", "--json", "ex.com/lib"]] {
+            let output = world.setup().run(args);
+            let text = String::from_utf8(output.stdout).unwrap();
+            assert!(text.contains("403"), "{text}");
+            assert!(!text.contains(is_bad), "{text:?}");
+        }
+    }
+}
+
+#[test]
 fn what_a_source_answers() {
     let check = |pattern: &str, fault: Fault, code: &str, words: &str| {
         let world = World::new();
@@ -250,6 +318,19 @@ fn what_the_checksum_database_says() {
     let setup = through(&upstream, &closed);
     diagnose(&setup, &[LIB]).is("database-blocked", "refused");
     diagnose(&setup, &[]).is("database-blocked", "refused");
+    // It takes connections and is silent.
+    let mute = Port::mute();
+    let silent = FakeSumdb::new(&mute.address().to_string(), &modules());
+    diagnose(&through(&upstream, &silent), &[LIB]).is("database-blocked", "no answer");
+    // One bad road is no matter where another works.
+    let good = FakeUpstream::start(modules()).with_sumdb(&closed);
+    upstream.fault("/sumdb/*", Fault::replace("<html>log in</html>"));
+    let setup = through(&upstream, &closed).goproxy(format!("{},{}", upstream.url(), good.url()));
+    diagnose(&setup, &[LIB]).is("healthy", "");
+    diagnose(&through(&upstream, &closed), &[LIB]).is("database-unproven", "log in");
+    upstream.clear_faults();
+    // Nothing is fetched, so nobody is asked.
+    diagnose(&through(&upstream, &closed).goproxy("off"), &[]).is("healthy", "");
     // Through a source that passes it on, its own address is no matter.
     let upstream = FakeUpstream::start(modules()).with_sumdb(&closed);
     diagnose(&through(&upstream, &closed), &[LIB]).is("healthy", "");
@@ -316,10 +397,11 @@ fn what_this_machine_lacks() {
         assert_eq!(diagnose(&setup, &[LIB]).is("disk-full", "").report["seen_by"], "server");
     }
     // A place that can be written.
-    let setup = world.setup();
-    fs_err::write(setup.data_dir(), "a file").unwrap();
-    let found = diagnose(&setup, &[LIB]);
-    assert!(matches!(found.code(), "disk-read-only" | "healthy"), "{:#}", found.report);
+    if let Some(setup) = world.setup().on_tmpfs("64m") {
+        diagnose(&setup, &[LIB]).is("healthy", "");
+        setup.tmpfs().make_read_only();
+        diagnose(&setup, &[LIB]).is("disk-read-only", "");
+    }
     // git.
     let setup = world.setup().env("STOA_GOPRIVATE", "corp.test/x").env("PATH", "/nowhere");
     let found = diagnose(&setup, &[]);
@@ -359,4 +441,50 @@ fn the_report_for_people() {
     }
     assert!(!text.contains('\x1b'), "no colour without a terminal");
     assert!(text.lines().all(|line| line.chars().count() <= 130), "{text}");
+}
+
+/// As it comes to a terminal: `script` is one.
+#[test]
+fn colour_is_for_terminals() {
+    let world = World::new();
+    let setup = world.setup();
+    let on_a_terminal = |variables: &[(&str, &str)]| {
+        let doctor = setup.command(&["doctor", LIB]);
+        let words: Vec<String> = std::iter::once(doctor.get_program())
+            .chain(doctor.get_args())
+            .map(|word| format!("'{}'", word.to_string_lossy()))
+            .collect();
+        let line = format!("stty cols 70; {}", words.join(" "));
+        let mut script = std::process::Command::new("script");
+        script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).env_clear();
+        script.envs(doctor.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        script.env_remove("NO_COLOR").env("TERM", "xterm");
+        script.env("PATH", std::env::var("PATH").unwrap()).envs(variables.iter().copied());
+        script.stdin(std::process::Stdio::null());
+        let output = script.output().expect("util-linux");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = on_a_terminal(&[]);
+    assert!(text.contains("\x1b[1;32mhealthy\x1b[0m"), "{text}");
+    let plain: String = text
+        .split("\x1b[")
+        .map(|part| part.split_once('m').map_or(part, |(_, rest)| rest))
+        .collect();
+    assert!(plain.lines().all(|line| line.chars().count() <= 71), "{plain}");
+    for variables in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        let text = on_a_terminal(&[variables]);
+        assert!(!text.contains('\x1b') && text.contains("verdict healthy"), "{text}");
+    }
+}
+
+/// Where there is no repository, nothing is well.
+#[test]
+fn a_repository_that_is_not_there() {
+    if !require_git() {
+        return;
+    }
+    let net = crate::direct_net::Net::new();
+    net.internet.host("github.com");
+    let found = diagnose(&net.setup(), &["github.com/nobody/nothing"]);
+    found.is("module-absent", "");
 }

@@ -82,7 +82,7 @@ pub async fn examine(asked: Asked<'_>) -> Result<Report, String> {
         let limits = Limits { step: STEP, deadline: Deadline::now() + WHOLE };
         let scratch = local::scratch(&config.store.dir).await;
         let means = Means { client, limits, max_zip_bytes: config.limits.zip_size, scratch };
-        abroad(&means, config, &policy, subject.as_ref(), &mut all).await;
+        Box::pin(abroad(&means, config, &policy, subject.as_ref(), &mut all)).await;
         Ok(())
     };
     let (disk, elsewhere): (_, Result<(), String>) = tokio::join!(disk, elsewhere);
@@ -266,7 +266,7 @@ async fn abroad(
         .flatten()
         .map(|member| sources::reach(means, &member.entry.source, member.role.clone(), name));
     let reading = async {
-        let Some((key, direct_first)) = database else { return None };
+        let (key, direct_first) = database?;
         let head = database::stored_head(&config.store.dir, key).await;
         let known = Known { key: key.clone(), head };
         let roads = roads(config, &known, direct_first, &chains);

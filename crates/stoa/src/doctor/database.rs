@@ -61,9 +61,10 @@ pub(crate) async fn stored_head(dir: &Path, key: &VerifierKey) -> Option<SignedT
 
 /// Reads the database's newest tree head by one road. No module's name is told.
 pub(crate) async fn look(means: &Means, road: &Road, role: String, known: &Known) -> Read {
-    let name = match road.is_direct() {
-        true => road.source.name(),
-        false => format!("{} through {}", known.key.name(), road.source.name()),
+    let name = if road.is_direct() {
+        road.source.name()
+    } else {
+        format!("{} through {}", known.key.name(), road.source.name())
     };
     let mut read = Read { looked: Looked::new(name, role), record: None, no_record: false };
     read.looked.outcome = match is_road(means, road, &mut read).await {
@@ -135,23 +136,21 @@ async fn ask(
             return Outcome::Failed;
         }
     };
-    let hashes = match (&lookup, module) {
-        (Some(lookup), Some(module)) => match lookup.hashes(module) {
-            Ok(hashes) => {
-                let shown = hashes.zip.map_or("no hash of the zip".to_owned(), |h1| h1.to_string());
-                read.looked.ok(step, format!("record {}: {shown}", lookup.id), took);
-                Some(hashes)
-            }
+    let mut hashes = None;
+    if let (Some(lookup), Some(module)) = (&lookup, module) {
+        let found = match lookup.hashes(module) {
+            Ok(found) => found,
             Err(error) => {
                 read.looked.sign(step, Verdict::DatabaseUnproven, error.to_string(), took);
                 return Outcome::Failed;
             }
-        },
-        _ => {
-            read.looked.ok(step, format!("a tree of {} records", signed.head.size), took);
-            None
-        }
-    };
+        };
+        let shown = found.zip.map_or("no hash of the zip".to_owned(), |h1| h1.to_string());
+        read.looked.ok(step, format!("record {}: {shown}", lookup.id), took);
+        hashes = Some(found);
+    } else {
+        read.looked.ok(step, format!("a tree of {} records", signed.head.size), took);
+    }
     if module.is_none() {
         let text = format!("by the key of {}", known.key.name());
         read.looked.ok("signature", text, Duration::ZERO);

@@ -65,7 +65,7 @@ impl Means {
             return Err(unasked(source));
         }
         let bounds = Bounds { header, max_bytes: MAX_ANSWER };
-        let asked = self.within(self.client.get(source, used_for, path, &bounds, ""));
+        let asked = self.within(Box::pin(self.client.get(source, used_for, path, &bounds, "")));
         asked.await.unwrap_or_else(|| Err(late(source, header)))
     }
 }
@@ -399,14 +399,17 @@ async fn wanted(
     looked: &mut Looked,
 ) -> Result<ModuleVersion, Outcome> {
     let path = subject.path();
-    let (step, file) = match subject {
-        Subject::Version(module) => ("info", module.escaped_file(Artifact::Info)),
-        Subject::Query(_, query) => {
-            ("info", format!("{}/@v/{}.info", path.escaped(), query.escaped()))
+    let newest = || latest_of(&looked.versions).and_then(|version| of(path, version));
+    let (step, file, wanted) = match subject {
+        Subject::Version(module) => {
+            ("info", module.escaped_file(Artifact::Info), Some(module.clone()))
         }
-        Subject::Module(_) => match latest_of(&looked.versions).and_then(|it| of(path, it)) {
-            Some(module) => ("info", module.escaped_file(Artifact::Info)),
-            None => ("latest", format!("{}/@latest", path.escaped())),
+        Subject::Query(_, query) => {
+            ("info", format!("{}/@v/{}.info", path.escaped(), query.escaped()), None)
+        }
+        Subject::Module(_) => match newest() {
+            Some(module) => ("info", module.escaped_file(Artifact::Info), Some(module)),
+            None => ("latest", format!("{}/@latest", path.escaped()), None),
         },
     };
     let began = Instant::now();
@@ -417,23 +420,22 @@ async fn wanted(
             return Err(outcome_of(&failure));
         }
     };
-    match Info::parse(&body).map(|info| (of(path, &info.version), info)) {
-        Ok((Some(module), info)) => {
-            let time =
-                info.time.map_or(String::new(), |time| format!(", of {}", time.strftime("%F")));
+    let malformed = |looked: &mut Looked, why: String| {
+        let text = format!("{}: {}", line(&why), beginning(&body));
+        looked.sign(step, Verdict::Malformed, text, began.elapsed());
+        Err(Outcome::Failed)
+    };
+    let info = match Info::parse(&body) {
+        Ok(info) => info,
+        Err(error) => return malformed(looked, error.to_string()),
+    };
+    match of(path, &info.version) {
+        Some(module) if wanted.as_ref().is_none_or(|wanted| *wanted == module) => {
+            let time = info.time.map_or(String::new(), |it| format!(", of {}", it.strftime("%F")));
             looked.ok(step, format!("{}{time}", info.version), began.elapsed());
             Ok(module)
         }
-        Ok((None, info)) => {
-            let text = format!("{} is no version of this module", info.version);
-            looked.sign(step, Verdict::Malformed, text, began.elapsed());
-            Err(Outcome::Failed)
-        }
-        Err(error) => {
-            let text = format!("{error}: {}", beginning(&body));
-            looked.sign(step, Verdict::Malformed, text, began.elapsed());
-            Err(Outcome::Failed)
-        }
+        _ => malformed(looked, format!("it is of {}", info.version)),
     }
 }
 
@@ -507,7 +509,7 @@ async fn zip(
     let bounds = Bounds { header: patience, max_bytes: means.max_zip_bytes };
     let path = module.escaped_file(Artifact::Zip);
     let asking = means.client.download(source, Use::Modules, &path, &bounds, "", into);
-    let downloaded = means.within(asking).await;
+    let downloaded = means.within(Box::pin(asking)).await;
     let took = began.elapsed();
     let bytes = counted.bytes.load(Ordering::Relaxed);
     let rate = per_second(bytes, took);

@@ -91,7 +91,10 @@ fn place_of(out: &mut String, place: &Place, style: Style) {
         _ => style.paint(DIM, "-    "),
     };
     let role = if place.role.is_empty() { String::new() } else { format!("  ({})", place.role) };
-    let _ = writeln!(out, "{mark} {}{}", style.paint(BOLD, &place.name), style.paint(DIM, &role));
+    let _ = write!(out, "{mark} {}", style.paint(BOLD, &place.name));
+    let wide = 6 + place.name.chars().count() + role.chars().count();
+    let between = if wide > style.width.max(NARROWEST) { "\n      " } else { "" };
+    let _ = writeln!(out, "{between}{}", style.paint(DIM, &role));
     if worst <= 1 && !style.verbose {
         let steps: Vec<String> = place.steps.iter().map(short).collect();
         style.paragraph(out, "        ", 8, &steps.join(" · "));
