@@ -1,6 +1,6 @@
 //! `/sumdb/…` as clients see it.
 
-use stoa_testkit::{FakeUpstream, Fault};
+use stoa_testkit::{FakeUpstream, Fault, Modules};
 
 use crate::fixtures::{World, brief, modules};
 use crate::stoa::Setup;
@@ -291,4 +291,41 @@ async fn without_a_database_none_is_passed_on() {
     let stoa = brief(Setup::new()).goproxy(world.upstream.url()).start();
     stoa.get("sumdb/sum.golang.org/supported").await.refused(404, "GOSUMDB=off");
     stoa.get("ex.com/lib/@v/v1.0.0.zip").await.ok();
+}
+
+#[tokio::test]
+async fn many_who_need_a_cold_database_ask_each_file_once() {
+    let world = World::new();
+    // Records apart from each other, so that proofs share some of their tiles and not all.
+    let versions: Vec<_> = (0..40).map(|minor| format!("v1.{minor}.0")).collect();
+    let mut many = Modules::default();
+    for version in &versions {
+        let (module, files) =
+            (format!("ex.com/many@{version}"), [("go.mod", "module ex.com/many\n")]);
+        world.sumdb.append(&Modules::default().with(&module, files));
+        world.sumdb.append_filler(100);
+        many = many.with(&module, files);
+    }
+    world.upstream.publish(many);
+    let stoa = world.setup().start();
+    let asked = versions.iter().flat_map(|version| {
+        ["mod", "zip"].map(|extension| format!("ex.com/many/@v/{version}.{extension}"))
+    });
+    futures_util::future::join_all(asked.map(|path| {
+        let stoa = &stoa;
+        async move { stoa.get(&path).await.ok() }
+    }))
+    .await;
+    let mut lines: Vec<_> = world
+        .upstream
+        .request_lines()
+        .into_iter()
+        .filter(|line| line.contains("/sumdb/"))
+        .collect();
+    lines.sort();
+    let all = lines.len();
+    let tiles = lines.iter().filter(|line| line.contains("/tile/8/0/")).count();
+    assert!(tiles > 10, "{lines:?}");
+    lines.dedup();
+    assert_eq!(all, lines.len(), "{lines:?}");
 }

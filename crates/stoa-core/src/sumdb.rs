@@ -38,6 +38,7 @@ use stoa_sumdb::{
 };
 use stoa_upstream::journey::Said;
 use stoa_upstream::{Bounds, Chain, Client, Failure, Source, Use};
+use tokio::sync::OnceCell;
 use tracing::{debug, error, warn};
 use url::Url;
 
@@ -65,6 +66,11 @@ const ABSENT_TTL: Duration = ECHO;
 const SECURITY_TTL: Duration = Duration::from_mins(1);
 const VERDICT_BYTES: u64 = 1 << 20;
 const HEARD_BYTES: u64 = 256 << 10;
+/// How long a tile that was read or written is remembered: longer than it takes to prove it and to write it. Proofs that run at
+/// the same time need the same ones, and whoever looked at the disk before they were there comes when the flight is over.
+const TILES_TTL: Duration = Duration::from_secs(10);
+const TILES_READ_BYTES: u64 = 1 << 20;
+const TILES_WRITTEN: u64 = 1024;
 /// How long a proven record is in memory, and what all of them take; a build asks for thousands within a minute. What one
 /// costs besides its text.
 const KNOWN_TTL: Duration = Duration::from_mins(1);
@@ -103,11 +109,15 @@ struct Inner {
     advancing: tokio::sync::Mutex<()>,
     latest_seen: Mutex<Option<Instant>>,
     supported: Mutex<HashMap<String, (bool, Instant)>>,
+    asks: Arc<SupportAsks>,
     lookups: Arc<Flights<Routed<ModuleVersion>, Landed<LookedUp>>>,
     latest: Arc<Flights<Routed<()>, Landed<()>>>,
     tiles: Arc<Flights<Routed<Tile>, Landed<FoundTile>>>,
-    /// Tiles on their way from one source, for proofs.
+    /// Tiles on their way from one source, for proofs; and those that came a moment ago, as they came.
     reads: Arc<TileReads>,
+    read_lately: Cache<TileRead, Bytes>,
+    /// Proven tiles that are being written, or were a moment ago.
+    written_lately: Cache<Tile, Arc<OnceCell<()>>>,
     verdicts: Verdicts,
     /// What was said when a record was looked up.
     heard: Heard,
@@ -123,8 +133,12 @@ struct Head {
     written: Option<u64>,
 }
 
+/// By the source's address, and how long it may take.
+type SupportAsks = Flights<Routed<(String, Duration)>, Result<bool, Failure>>;
+
 /// By the source's address.
-type TileReads = Flights<Routed<(String, Tile)>, Result<Bytes, Failure>>;
+type TileRead = Routed<(String, Tile)>;
+type TileReads = Flights<TileRead, Result<Bytes, Failure>>;
 
 /// A proven record.
 #[derive(Clone, Debug)]
@@ -214,10 +228,20 @@ impl Database {
                 advancing: tokio::sync::Mutex::new(()),
                 latest_seen: Mutex::new(None),
                 supported: Mutex::new(HashMap::new()),
+                asks: Flights::new(MOST_FLIGHTS),
                 lookups: Flights::new(MOST_FLIGHTS),
                 latest: Flights::new(MOST_FLIGHTS),
                 tiles: Flights::new(MOST_FLIGHTS),
                 reads: Flights::new(MOST_FLIGHTS),
+                read_lately: Cache::builder()
+                    .max_capacity(TILES_READ_BYTES)
+                    .weigher(|_, body: &Bytes| u32::try_from(body.len()).unwrap_or(u32::MAX))
+                    .time_to_live(TILES_TTL)
+                    .build(),
+                written_lately: Cache::builder()
+                    .max_capacity(TILES_WRITTEN)
+                    .time_to_live(TILES_TTL)
+                    .build(),
                 verdicts: Verdicts::new(VERDICT_BYTES),
                 heard: Heard::new(HEARD_BYTES),
                 known: Cache::builder()
@@ -257,6 +281,7 @@ impl Database {
         aloft.extend(inner.latest.aloft());
         aloft.extend(inner.tiles.aloft());
         aloft.extend(inner.reads.aloft());
+        aloft.extend(inner.asks.aloft());
         aloft
     }
 
@@ -291,6 +316,10 @@ impl Database {
             let (database, module, chain, via) =
                 (self.clone(), module.clone(), chain.clone(), via.to_owned());
             move || async move {
+                // The flight before this one may have ended since the disk was looked at.
+                if let Some(known) = database.inner.known.get(&module) {
+                    return Ok(known);
+                }
                 let looked_up = database.remote_lookup(&module, &chain, &via).await;
                 database.inner.heard.note(&about);
                 looked_up.map_err(|error| {

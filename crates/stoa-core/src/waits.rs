@@ -143,6 +143,14 @@ impl Flown for ((String, Tile), String) {
     }
 }
 
+impl Flown for ((String, Duration), String) {
+    const KIND: &'static str = READ;
+
+    fn asked(&self) -> String {
+        format!("whether {} passes the checksum database on", self.0.0)
+    }
+}
+
 /// Whose source may be one that only private modules are asked of.
 const READ: &str = "read";
 

@@ -166,9 +166,11 @@ impl Database {
             let suspects: Vec<Tile> =
                 error.suspects().iter().copied().filter(|tile| !fetched.contains(tile)).collect();
             if suspects.is_empty() {
+                self.forget_tiles(road, roads, &fetched);
                 return Err(road.failure(error.class(), error.to_string()).into());
             }
             warn!(sumdb = self.name(), %error, "a stored tile does not fit and is fetched anew");
+            self.forget_tiles(road, roads, &suspects);
             data.extend(self.fetch_tiles(road, roads, &suspects).await?);
             fetched.extend(suspects);
         }

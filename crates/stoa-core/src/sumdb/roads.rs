@@ -8,6 +8,7 @@ use stoa_module::{ErrorClass, Separator};
 use stoa_upstream::journey::{Journey, Visit};
 use stoa_upstream::{Bounds, Chain, Entry, Failure, Source, Stage, Use};
 
+use crate::mirror::stoas_of;
 use crate::sumdb::{Database, MAX_BYTES, SUPPORTED_TTL, UNSUPPORTED_TTL};
 
 /// One way to read the database.
@@ -112,7 +113,7 @@ impl<'a> Roads<'a> {
             };
             self.deadline = Instant::now() + patience;
             let road = Road { source, prefix: format!("sumdb/{}/", self.database.name()) };
-            match self.database.is_supported(&road, self.bound(), self.via).await {
+            match self.database.is_supported(&road, patience, self.via).await {
                 Ok(true) => return Some(road),
                 Ok(false) => {}
                 Err(failure) => failures.push(failure),
@@ -148,14 +149,41 @@ impl Database {
         (until > Instant::now()).then_some(is)
     }
 
-    /// Whether the proxy says that it passes this database on.
-    async fn is_supported(&self, road: &Road, bound: Duration, via: &str) -> Result<bool, Failure> {
+    /// Whether the proxy says that it passes this database on. All who have as much patience ask together.
+    async fn is_supported(
+        &self,
+        road: &Road,
+        patience: Duration,
+        via: &str,
+    ) -> Result<bool, Failure> {
+        if let Some(is) = self.said_supported(&road.source) {
+            return Ok(is);
+        }
+        let key = ((road.source.to_string(), patience), stoas_of(via));
+        let work = {
+            let (database, road, via) = (self.clone(), road.clone(), via.to_owned());
+            move || async move { database.ask_support(&road, patience, &via).await }
+        };
+        let landed = self.inner.asks.join(key, work).await;
+        landed.unwrap_or_else(|_| {
+            let detail = format!("sumdb/{}/supported could not be read", self.name());
+            Err(road.failure(ErrorClass::Unavailable, detail))
+        })
+    }
+
+    async fn ask_support(
+        &self,
+        road: &Road,
+        patience: Duration,
+        via: &str,
+    ) -> Result<bool, Failure> {
         let source = &road.source;
+        // The flight before this one may have ended since.
         if let Some(is) = self.said_supported(source) {
             return Ok(is);
         }
         let path = format!("{}supported", road.prefix);
-        let bounds = Bounds { header: bound, max_bytes: MAX_BYTES };
+        let bounds = Bounds { header: patience, max_bytes: MAX_BYTES };
         let visit = road.visit(self.name());
         let asked = self.inner.client.get(source, Use::Database, &path, &bounds, via);
         let asked = visit.journey().scope(asked).await;

@@ -14,7 +14,7 @@ use stoa_upstream::Failure;
 use crate::error::Error;
 use crate::mirror::stoas_of;
 use crate::sumdb::roads::{Road, Roads};
-use crate::sumdb::{Database, TILES_AT_ONCE};
+use crate::sumdb::{Database, TILES_AT_ONCE, TileRead};
 
 impl Database {
     /// Answers whether all of them are kept.
@@ -24,7 +24,7 @@ impl Database {
                 let body = proven.tile(&tile).cloned();
                 async move {
                     match body {
-                        Some(body) => self.keep(&tile.path(), body).await,
+                        Some(body) => self.keep_tile(tile, body).await,
                         None => true,
                     }
                 }
@@ -32,6 +32,21 @@ impl Database {
             .buffer_unordered(TILES_AT_ONCE)
             .fold(true, |all, kept| async move { all && kept })
             .await
+    }
+
+    /// Many proofs at once hold the same tiles: each is written once. What could not be is tried again.
+    async fn keep_tile(&self, tile: Tile, body: Bytes) -> bool {
+        let written = self.inner.written_lately.get_with(tile, Arc::default);
+        let write = || async { self.keep(&tile.path(), body).await.then_some(()).ok_or(()) };
+        written.get_or_try_init(write).await.is_ok()
+    }
+
+    /// What was remembered of tiles that prove nothing.
+    pub(super) fn forget_tiles(&self, road: &Road, roads: &Roads<'_>, tiles: &[Tile]) {
+        for &tile in tiles {
+            self.inner.read_lately.invalidate(&key_of(road, roads, tile));
+            self.inner.written_lately.invalidate(&tile);
+        }
     }
 
     pub(super) async fn fetch_tiles(
@@ -57,12 +72,20 @@ impl Database {
         roads: &Roads<'_>,
         tile: Tile,
     ) -> Result<Bytes, Failure> {
-        let key = ((road.source.to_string(), tile), stoas_of(roads.via));
+        let key = key_of(road, roads, tile);
         let work = {
             let (database, road, via) = (self.clone(), road.clone(), roads.via.to_owned());
+            let key = key.clone();
             // A bound of its own: whoever began it may have little time left, and the others more.
             let bound = self.inner.settings.timeout / 2;
-            move || async move { database.read_tile(&road, bound, &via, tile).await }
+            move || async move {
+                if let Some(body) = database.inner.read_lately.get(&key) {
+                    return Ok(body);
+                }
+                let body = database.read_tile(&road, bound, &via, tile).await?;
+                database.inner.read_lately.insert(key, body.clone());
+                Ok(body)
+            }
         };
         let landing = self.inner.reads.join(key, work);
         match tokio::time::timeout(roads.bound(), landing).await {
@@ -154,11 +177,15 @@ impl Database {
                 continue;
             }
             if let Some(body) = proven.tile(&widest).and_then(|body| cut(body, tile)) {
-                kept &= self.keep(&tile.path(), body).await;
+                kept &= self.keep_tile(tile, body).await;
             }
         }
         kept
     }
+}
+
+fn key_of(road: &Road, roads: &Roads<'_>, tile: Tile) -> TileRead {
+    ((road.source.to_string(), tile), stoas_of(roads.via))
 }
 
 fn is_absent(read: &Result<Bytes, Failure>) -> bool {
