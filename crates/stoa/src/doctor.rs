@@ -708,6 +708,9 @@ fn git(config: &Config, is_about_module: bool) -> local::Seen {
             || config.routes.iter().any(|route| direct(&route.goproxy)));
     match (is_there, needed) {
         (true, _) => (Step::new("git", State::Ok, text), None),
+        (false, false) if !direct(&config.upstream.goproxy) => {
+            (Step::new("git", State::Skipped, "none in PATH; nothing here goes direct"), None)
+        }
         (false, false) => (Step::new("git", State::Note, text), None),
         (false, true) => {
             let verdict = Verdict::GitMissing;

@@ -227,8 +227,7 @@ pub(crate) async fn answer(
             let detail = format!("{stage}: timeout after {}", span(waiting.whole()));
             Err(Fault::new(ErrorClass::Timeout, stage, detail).proves(match stage {
                 Stage::Dns => Trouble::ResolverSilent,
-                Stage::Connect => Trouble::Filtered,
-                Stage::Tls => Trouble::TlsFailed,
+                // Also where a proxy has been connected to, and does not say whether it reaches the host.
                 _ => Trouble::HeaderTimeout,
             }))
         }

@@ -283,7 +283,7 @@ async fn credentials() {
     let url = server.url();
     check(settings(), &url, "none", false).await;
     let own = url.replace("://", "://me:hunter2@");
-    check(settings(), &own, "user me, in the address itself", true).await;
+    check(settings(), &own, "a user and password, in the address itself", true).await;
     let credential = |secret| Credential { prefix: Url::parse(&url).unwrap(), secret };
     let password = || SecretString::from("hunter2");
     let token =
@@ -292,7 +292,7 @@ async fn credentials() {
     check(token, &url, &expected, true).await;
     let basic = Secret::Basic { username: "robot".to_owned(), password: password() };
     let basic = Settings { credentials: vec![credential(basic)], ..settings() };
-    let expected = format!("user robot, upstream.credential {url}/");
+    let expected = format!("a user and password, upstream.credential {url}/");
     check(basic, &format!("{url}/a?x=hunter2"), &expected, true).await;
 }
 

@@ -108,7 +108,10 @@ async fn credentials_of_a_repository() {
         let prefix = Url::parse(&format!("https://{GIT}/r")).unwrap();
         Settings { credentials: vec![Credential { prefix, secret }], ..world.settings(private) }
     };
-    let words = [(Step::Credential, "user me, upstream.credential https://git.corp.example.com/r")];
+    let words = [(
+        Step::Credential,
+        "a user and password, upstream.credential https://git.corp.example.com/r",
+    )];
     let examined = world.examine(with("hunter2"), LIB).await;
     check(&examined, HEALTHY, &words);
     assert!(!format!("{examined:?}").contains("hunter2"), "{examined:?}");

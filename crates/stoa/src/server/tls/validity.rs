@@ -1,64 +1,12 @@
 //! Until when a certificate is valid: the one thing about it that rustls does not tell.
-//!
-//! X.509 (RFC 5280, section 4.1) is DER: a tag byte, a length, and that many bytes.
 
 use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
-
-const INTEGER: u8 = 0x02;
-const SEQUENCE: u8 = 0x30;
-const UTC_TIME: u8 = 0x17;
-const GENERALIZED_TIME: u8 = 0x18;
-/// The version, which certificates of version 1 do not have.
-const VERSION: u8 = 0xa0;
+use x509_parser::parse_x509_certificate;
 
 /// None for what is no certificate.
 pub(super) fn not_after(certificate: &[u8]) -> Option<Timestamp> {
-    let (certificate, _) = expect(SEQUENCE, certificate)?;
-    let (fields, _) = expect(SEQUENCE, certificate)?;
-    let (tag, _, after_version) = element(fields)?;
-    let fields = if tag == VERSION { after_version } else { fields };
-    let (_, fields) = expect(INTEGER, fields)?;
-    let (_signature_algorithm, fields) = expect(SEQUENCE, fields)?;
-    let (_issuer, fields) = expect(SEQUENCE, fields)?;
-    let (validity, _) = expect(SEQUENCE, fields)?;
-    let (_, _not_before, rest) = element(validity)?;
-    let (tag, time, _) = element(rest)?;
-    let time = std::str::from_utf8(time).ok()?.strip_suffix('Z')?;
-    let time = match tag {
-        // Two digits of the year: 50 is 1950, 49 is 2049.
-        UTC_TIME if time.is_ascii() && time.len() == 12 => {
-            format!("{}{time}", if &time[..2] < "50" { "20" } else { "19" })
-        }
-        GENERALIZED_TIME => time.to_owned(),
-        _ => return None,
-    };
-    let time = DateTime::strptime("%Y%m%d%H%M%S", time).ok()?;
-    Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp())
-}
-
-/// The content of the next element, which must be of this kind, and what follows it.
-fn expect(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (found, content, rest) = element(der)?;
-    (found == tag).then_some((content, rest))
-}
-
-/// Tag and content of the next element, and what follows it.
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = der.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = if first < 0x80 {
-        (usize::from(first), rest)
-    } else {
-        let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-        if bytes.len() > 4 {
-            return None;
-        }
-        (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
-    };
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some((tag, content, rest))
+    let (_, certificate) = parse_x509_certificate(certificate).ok()?;
+    Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
 }
 
 #[cfg(test)]
