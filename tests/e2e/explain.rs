@@ -399,3 +399,24 @@ async fn nonsense_is_answered_with_what_is_wrong() {
     stoa.get("-/inflight").await.ok();
     assert!(!stoa.log().contains("panicked"), "{}", stoa.log());
 }
+
+/// Some proxies have a token in their path.
+#[tokio::test]
+async fn where_modules_are_served_only_hosts_are_shown() {
+    let world = World::new();
+    let url = format!("{}/t0ken-of-ours/go", world.upstream.url());
+    let setup = world.setup().goproxy(format!("{url},file:///srv/s3cret")).env("STOA_GOSUMDB", "off");
+    let stoa = setup.start();
+    stoa.get(&format!("{BASE}.info")).await;
+    for subject in ["ex.com/lib", LIB] {
+        let shown = text(&stoa, subject).await;
+        has(&shown, &[&world.upstream.address().to_string(), "file"]);
+        let json = String::from_utf8(stoa.get(&format!("-/explain/{subject}?format=json")).await.ok());
+        for shown in [shown, json.unwrap()] {
+            assert!(!shown.contains("t0ken") && !shown.contains("s3cret"), "{shown}");
+        }
+        let socket = setup.data_dir().join("stoa.sock");
+        let (_, all) = get_over(&socket, &format!("/-/explain/{subject}")).await.unwrap();
+        has(&all, &[&url, "file:///srv/s3cret"]);
+    }
+}

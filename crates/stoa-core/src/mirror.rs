@@ -480,7 +480,11 @@ impl Mirror {
         let Some(route) = self.inner.policy.refusing_route(path) else { return Ok(()) };
         Err(Arc::new(Error::new(
             ErrorClass::Denied,
-            format!("{asked}: refused by this server's route for {}", route.pattern),
+            // The others of its patterns may be private.
+            format!(
+                "{asked}: refused by this server's route for {}",
+                route.pattern.find(path).unwrap_or_default()
+            ),
         )))
     }
 

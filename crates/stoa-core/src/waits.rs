@@ -204,10 +204,11 @@ impl Aloft {
 
     /// Says in the log that the present request waits, once for it and once for the flight.
     fn tell(&self, id: &str) {
-        let had = REQUEST.try_with(|asking| asking.is_told.replace(true)).unwrap_or(true);
+        let had = REQUEST.try_with(|asking| asking.is_told.get()).unwrap_or(true);
         if had || self.is_told.swap(true, Ordering::Relaxed) {
             return;
         }
+        let _ = REQUEST.try_with(|asking| asking.is_told.set(true));
         let (path, version) = self.module.as_ref().map(|(path, version)| (path, version)).unzip();
         let stands = self.journey.stands();
         let first = stands.first();

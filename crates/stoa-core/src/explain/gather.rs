@@ -64,7 +64,10 @@ impl Mirror {
 
     fn routing(&self, path: &ModulePath, chain: &Chain) -> Routing {
         let (rule, route, pattern) = match self.inner.policy.rule(path) {
-            Rule::Route(n, route) => ("route", Some(n + 1), Some(route.pattern.to_string())),
+            // The others of its patterns may be private.
+            Rule::Route(n, route) => {
+                ("route", Some(n + 1), route.pattern.find(path).map(str::to_owned))
+            }
             Rule::NoProxy(pattern) => ("gonoproxy", None, Some(pattern.to_owned())),
             Rule::Private(pattern) => ("goprivate", None, Some(pattern.to_owned())),
             Rule::Default => ("default", None, None),

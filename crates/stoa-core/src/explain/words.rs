@@ -43,7 +43,7 @@ impl Mirror {
         if self.inner.policy.refusing_route(path).is_some()
             && let Rule::Route(n, route) = self.inner.policy.rule(path)
         {
-            let (n, pattern) = (n + 1, &route.pattern);
+            let (n, pattern) = (n + 1, route.pattern.find(path).unwrap_or_default());
             why.push(format!("route {n} ({pattern}) is off: refused, also what is stored (403)"));
         }
         if let Some(reason) = path.impossible() {
@@ -62,10 +62,20 @@ impl Mirror {
         }
         let Explained { routing, files, answers, .. } = explained;
         let is_asked = |source: &str, breaker: Option<&Breaker>| {
-            source != "off" && breaker.is_none_or(|breaker| breaker.state != "open")
+            // Where no probe is planned the next request is the probe.
+            let is_left_alone =
+                |breaker: &Breaker| breaker.state == "open" && breaker.next_probe.is_some();
+            source != "off" && !breaker.is_some_and(is_left_alone)
         };
-        let mut links = routing.chain.iter();
-        let first = links.find(|link| is_asked(&link.source, link.breaker.as_ref()));
+        let (mut first, mut links) = (None, routing.chain.iter());
+        // One that fails without being asked is passed over like one that fails.
+        while let (None, Some(link)) = (first, links.next()) {
+            if is_asked(&link.source, link.breaker.as_ref()) {
+                first = Some(link);
+            } else if link.separator.as_deref() != Some("|") {
+                break;
+            }
+        }
         let mut roads = explained.checksums.roads.iter();
         let road = roads.find(|road| {
             road.passes_on != Some(false) && is_asked(&road.source, road.breaker.as_ref())

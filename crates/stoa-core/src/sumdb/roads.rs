@@ -165,10 +165,15 @@ impl Database {
             move || async move { database.ask_support(&road, patience, &via).await }
         };
         let landed = self.inner.asks.join(key, work).await;
-        landed.unwrap_or_else(|_| {
+        let landed = landed.unwrap_or_else(|_| {
             let detail = format!("sumdb/{}/supported could not be read", self.name());
             Err(road.failure(ErrorClass::Unavailable, detail))
-        })
+        });
+        // Each look-up tells what kept it from this road.
+        if landed.is_err() {
+            road.visit(self.name()).ended(&landed);
+        }
+        landed
     }
 
     async fn ask_support(

@@ -1,5 +1,6 @@
 //! `/-/explain/MODULE[@VERSION]`: why it is answered as it is. What there is to say is [`stoa_core::explain`]'s.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use axum::extract::rejection::PathRejection;
 use axum::response::Response;
 use http::{Request, StatusCode};
 use jiff::Timestamp;
+use serde_json::Value;
 use stoa_core::explain::{
     Breaker, Checksums, Explained, File, Kept, Road, Routing, Said, Stored, Verdict,
 };
@@ -56,12 +58,61 @@ pub async fn page(
         let hint = "ask at server.admin-listen, or on the server over its command socket";
         return error_text::respond(&error(ErrorClass::NotFound, message, hint), &id, true);
     }
-    let Ok(explained) = timeout(PATIENCE, app.mirror.explain(&subject)).await else {
+    // A task of its own: where the disk hangs it keeps its place, so that those who ask again do not take ever more threads.
+    let explaining = {
+        let (mirror, subject) = (app.mirror.clone(), subject.clone());
+        tokio::spawn(async move { mirror.explain(&subject).await })
+    };
+    let Ok(Ok(explained)) = timeout(PATIENCE, explaining).await else {
         let message = format!("{subject}: not explained within {} s", PATIENCE.as_secs());
         let hint = "the server's disk does not answer, or too many ask";
         return error_text::respond(&error(ErrorClass::Timeout, message, hint), &id, true);
     };
+    let explained = if view == View::Public { for_anybody(explained) } else { explained };
     pages::as_wanted(&request, &explained, || text(&explained))
+}
+
+/// Of sources only the hosts: paths and directories are nobody's business, and some proxies have a token in them.
+fn for_anybody(explained: Explained) -> Explained {
+    let Ok(mut value) = serde_json::to_value(&explained) else { return explained };
+    let mut sources = BTreeSet::new();
+    each_text(&mut value, None, &mut |key, text| {
+        if key == Some("source") {
+            let name = text.rsplit_once(" through ").map_or(&**text, |(_, name)| name);
+            sources.insert(name.to_owned());
+        }
+    });
+    // The longer ones first: one may be the beginning of another.
+    let mut sources: Vec<_> = sources.into_iter().collect();
+    sources.sort_by_key(|source| std::cmp::Reverse(source.len()));
+    each_text(&mut value, None, &mut |_, text| {
+        for source in &sources {
+            let host = pages::host_of(source);
+            *text = text.replace(source, &host);
+            if let Some((_, name)) = source.split_once("://") {
+                *text = text.replace(name, &host);
+            }
+        }
+    });
+    serde_json::from_value(value).unwrap_or(explained)
+}
+
+/// Every text in it, with the name of its field.
+fn each_text(
+    value: &mut Value,
+    key: Option<&str>,
+    see: &mut impl FnMut(Option<&str>, &mut String),
+) {
+    match value {
+        Value::String(text) => see(key, text),
+        Value::Array(all) => all.iter_mut().for_each(|one| each_text(one, key, see)),
+        Value::Object(fields) => {
+            for (key, one) in fields.iter_mut() {
+                each_text(one, Some(key), see);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// A module's path and version as people write them, or as they are in URLs and on the disk.

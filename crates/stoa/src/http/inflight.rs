@@ -90,20 +90,27 @@ pub fn page(app: &Arc<App>, view: View, request: &Request<Body>) -> Response {
 fn waiting(wait: &Wait, view: View, (at, now): (Timestamp, Instant)) -> Waiting {
     let is_hidden = wait.is_private && view == View::Public;
     let age = now.saturating_duration_since(wait.since);
-    let stages = wait.stands.iter().map(|stand| stage(stand, is_hidden, now));
+    let stages = wait.stands.iter().map(|stand| stage(stand, is_hidden, view, now));
     Waiting {
         kind: if wait.request_id.is_some() { "request" } else { wait.kind }.to_owned(),
         asked: if is_hidden { PRIVATE } else { &wait.asked }.chars().take(MAX_ASKED).collect(),
         private: wait.is_private,
-        request_id: wait.request_id.as_deref().map(str::to_owned),
+        // It is the client's to choose.
+        request_id: wait.request_id.as_deref().filter(|_| !is_hidden).map(str::to_owned),
         since: at.checked_sub(age).unwrap_or(at),
         seconds: pages::seconds(age),
         stages: stages.collect(),
     }
 }
 
-fn stage(stand: &Stand, is_hidden: bool, now: Instant) -> Stage {
+fn stage(stand: &Stand, is_hidden: bool, view: View, now: Instant) -> Stage {
     let mut stand = stand.clone();
+    if view == View::Public {
+        stand.source = stand.source.map(|source| match source.rsplit_once(" through ") {
+            Some((database, name)) => format!("{database} through {}", pages::host_of(name)).into(),
+            None => pages::host_of(&source).into(),
+        });
+    }
     if is_hidden {
         stand.source = stand.source.map(|_| PRIVATE.into());
         stand.detail = stand.detail.filter(|_| stand.leg == Leg::Git);
@@ -114,8 +121,8 @@ fn stage(stand: &Stand, is_hidden: bool, now: Instant) -> Stage {
         source: stand.source.as_deref().map(str::to_owned),
         seconds: pages::seconds(now.saturating_duration_since(stand.since)),
         text: stand.to_string(),
-        received: is_body.then_some(stand.received),
-        length: stand.length,
+        received: (is_body && !is_hidden).then_some(stand.received),
+        length: stand.length.filter(|_| !is_hidden),
         detail: stand.detail,
     }
 }

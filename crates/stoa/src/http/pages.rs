@@ -33,6 +33,17 @@ pub enum View {
     Public,
 }
 
+/// Of a source's address or name: `https://host`, `host`, `file`; what is behind the host may be a secret.
+pub fn host_of(source: &str) -> String {
+    if source.starts_with("file:") {
+        return "file".to_owned();
+    }
+    let (scheme, rest) =
+        source.split_once("://").map_or(("", source), |(scheme, rest)| (scheme, rest));
+    let host = rest.split('/').next().unwrap_or_default();
+    if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") }
+}
+
 /// As text for people, or as JSON for those who ask for it by `?format=json` or `Accept`.
 pub fn as_wanted<T: Serialize>(
     request: &Request<Body>,
