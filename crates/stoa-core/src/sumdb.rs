@@ -30,6 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use stoa_module::{ErrorClass, ModuleVersion};
 use stoa_store::Store;
@@ -235,11 +236,13 @@ impl Database {
                 reads: Flights::new(MOST_FLIGHTS),
                 read_lately: Cache::builder()
                     .max_capacity(TILES_READ_BYTES)
+                    .eviction_policy(EvictionPolicy::lru())
                     .weigher(|_, body: &Bytes| u32::try_from(body.len()).unwrap_or(u32::MAX))
                     .time_to_live(TILES_TTL)
                     .build(),
                 written_lately: Cache::builder()
                     .max_capacity(TILES_WRITTEN)
+                    .eviction_policy(EvictionPolicy::lru())
                     .time_to_live(TILES_TTL)
                     .build(),
                 verdicts: Verdicts::new(VERDICT_BYTES),

@@ -60,6 +60,7 @@ impl Database {
                     proven.tree_hash(older.head.size)
                 };
                 if hash != Some(older.head.hash) {
+                    self.forget_tiles(road, roads, &fetched);
                     return Err(Refusal::Security(self.fork(road, older, newer)));
                 }
             }

@@ -41,7 +41,7 @@ impl Database {
         written.get_or_try_init(write).await.is_ok()
     }
 
-    /// What was remembered of tiles that prove nothing.
+    /// What was remembered of tiles that prove nothing, or another history.
     pub(super) fn forget_tiles(&self, road: &Road, roads: &Roads<'_>, tiles: &[Tile]) {
         for &tile in tiles {
             self.inner.read_lately.invalidate(&key_of(road, roads, tile));
