@@ -136,7 +136,7 @@ impl Report {
             let verdict = if promise.holds { "PASS" } else { "FAIL" };
             _ = writeln!(text, "- {verdict}: {}", promise.text);
         }
-        text
+        text + include_str!("../limits.md")
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) enum Kind {
     },
 }
 
-/// A running server on an empty store. Both end with this value.
+/// A running server on an empty store. It ends with this value; the store stays in the directory for temporary files.
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
@@ -107,7 +107,7 @@ impl Kind {
 
 impl Server {
     pub(crate) async fn start(kind: &Kind, upstream: &str) -> anyhow::Result<Server> {
-        let dir = tempfile::Builder::new().prefix("stoa-bench-").tempdir()?;
+        let dir = tempfile::Builder::new().prefix("server-").disable_cleanup(true).tempdir()?;
         let log = fs_err::File::create(dir.path().join("log"))?.into_file();
         let port = free_port()?;
         let mut command = kind.command(port, dir.path(), upstream)?;
