@@ -12,7 +12,7 @@ use std::{
 use crate::error::Error;
 
 /// What one entry costs beyond the bytes of its key and value: the map's, the policy's and the counters' nodes, measured
-/// for moka 0.12 and mimalloc at 250 to 290 bytes.
+/// for moka 0.12 at 250 to 290 bytes.
 const OVERHEAD: usize = 320;
 /// Many, so that what is replaced voids few tickets of others.
 const STRIPES: usize = 1024;

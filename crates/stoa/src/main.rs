@@ -16,9 +16,6 @@ use stoa::systemd::Sockets;
 use stoa::wiring::{Server, hangup_signal, stop_signal};
 use tracing::{error, warn};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Threads for files and the resolver, made as they are needed. Misses can hold no more than their bounds together
 /// allow (fetches, commits, name look-ups: some 110 by default), so that a hit always finds one.
 const BLOCKING_THREADS: usize = 192;
@@ -51,6 +48,8 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(mistakes) => return fail(WRONG_SETTING, &mistakes.to_string()),
     };
+    // A thread touches a few KiB of what the allocator takes for it; with huge pages that would be 2 MiB.
+    _ = rustix::thread::disable_transparent_huge_pages(true);
     // Before there is any other thread.
     let sockets = match command {
         Command::Serve => Sockets::take(),
