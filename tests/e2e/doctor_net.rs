@@ -195,7 +195,8 @@ fn with_files(setup: &Setup, files: &[(&Path, &str)], more: &str) -> Option<Outp
         .iter()
         .map(|(from, to)| format!("mount --bind {} {to} || exit 99", from.display()))
         .collect();
-    let script = format!("{}; exec \"$0\" \"$@\"", mounts.join("; "));
+    let script = mounts.into_iter().chain(["exec \"$0\" \"$@\"".to_owned()]);
+    let script = script.collect::<Vec<_>>().join("; ");
     let doctor = setup.command(&["doctor", "--json", LIB]);
     let mut command = Command::new("unshare");
     command.args(["--mount"]).args(more.split_whitespace()).args(["sh", "-c", &script]);

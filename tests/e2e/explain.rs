@@ -405,13 +405,15 @@ async fn nonsense_is_answered_with_what_is_wrong() {
 async fn where_modules_are_served_only_hosts_are_shown() {
     let world = World::new();
     let url = format!("{}/t0ken-of-ours/go", world.upstream.url());
-    let setup = world.setup().goproxy(format!("{url},file:///srv/s3cret")).env("STOA_GOSUMDB", "off");
+    let setup =
+        world.setup().goproxy(format!("{url},file:///srv/s3cret")).env("STOA_GOSUMDB", "off");
     let stoa = setup.start();
     stoa.get(&format!("{BASE}.info")).await;
     for subject in ["ex.com/lib", LIB] {
         let shown = text(&stoa, subject).await;
         has(&shown, &[&world.upstream.address().to_string(), "file"]);
-        let json = String::from_utf8(stoa.get(&format!("-/explain/{subject}?format=json")).await.ok());
+        let json =
+            String::from_utf8(stoa.get(&format!("-/explain/{subject}?format=json")).await.ok());
         for shown in [shown, json.unwrap()] {
             assert!(!shown.contains("t0ken") && !shown.contains("s3cret"), "{shown}");
         }

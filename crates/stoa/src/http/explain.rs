@@ -88,9 +88,14 @@ fn for_anybody(explained: Explained) -> Explained {
     each_text(&mut value, None, &mut |_, text| {
         for source in &sources {
             let host = pages::host_of(source);
+            // Those who answer may repeat it.
+            let behind = source.strip_prefix(&*host).unwrap_or_default();
+            if host == *source || behind == "/" {
+                continue;
+            }
             *text = text.replace(source, &host);
-            if let Some((_, name)) = source.split_once("://") {
-                *text = text.replace(name, &host);
+            if behind.len() > 1 {
+                *text = text.replace(behind, "");
             }
         }
     });
