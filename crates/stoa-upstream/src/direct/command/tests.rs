@@ -98,8 +98,8 @@ async fn whoever_leaves_leaves_no_process() {
 #[tokio::test]
 async fn progress_is_what_it_says_or_what_grows() {
     let place = Place::new(
-        "case $1 in says) for i in 1 2 3 4 5 6; do sleep 0.2; echo $i% >&2; done;;\n\
-         grows) for i in 1 2 3 4 5 6; do sleep 0.2; echo $i >> grown; done;; esac\necho done",
+        "case $1 in says) for i in $(seq 24); do sleep 0.05; echo $i% >&2; done;;\n\
+         grows) for i in $(seq 24); do sleep 0.05; echo $i >> grown; done;; esac\necho done",
     );
     // The options come first.
     let place = Place { root: place.root, settings: place.settings };
