@@ -18,6 +18,7 @@
 //! * when our head advances, the same proof reads again, wider, every tile that was partial in the old tree. So for
 //!   every record once proven all its tiles in the newest tree are here, and narrower ones follow from wider ones.
 
+mod lookups;
 mod passed_on;
 mod proof;
 mod roads;
@@ -34,9 +35,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use stoa_module::{ErrorClass, ModuleVersion};
 use stoa_store::Store;
-use stoa_sumdb::{
-    Lookup, Plan, RecordHashes, SignedTreeHead, Tile, TileLevel, VerifierKey, lookup_path,
-};
+use stoa_sumdb::{RecordHashes, SignedTreeHead, Tile, VerifierKey, lookup_path};
 use stoa_upstream::journey::Said;
 use stoa_upstream::{Bounds, Chain, Client, Failure, Source, Use};
 use tokio::sync::OnceCell;
@@ -49,7 +48,6 @@ use crate::flight::{Flights, MOST_FLIGHTS};
 use crate::heard::Heard;
 use crate::mirror::{Landed, Routed, stoas_of};
 use crate::sumdb::roads::{Road, Roads};
-use crate::sumdb::tiles::cut;
 use crate::waits::Aloft;
 
 /// How long the newest tree head counts as new.
@@ -401,120 +399,6 @@ impl Database {
         self.inner.head.lock().unwrap_or_else(PoisonError::into_inner).signed.clone()
     }
 
-    async fn stored_lookup(&self, module: &ModuleVersion) -> Result<Option<LookedUp>, Arc<Error>> {
-        let file = lookup_path(module);
-        let failed = |error: stoa_store::Error| Arc::new(Error::store(&file, &error));
-        let Some(body) = self.inner.store.sumdb_read(self.name(), &file).await.map_err(failed)?
-        else {
-            return Ok(None);
-        };
-        match self.proven_from_disk(module, &body).await {
-            Ok(hashes) => Ok(Some(LookedUp { body, hashes, stored: true })),
-            Err(error) => {
-                warn!(module = %module, %error, "a stored checksum record is damaged and is fetched anew");
-                Ok(None)
-            }
-        }
-    }
-
-    /// The signature covers the tree and not the record: also a record of our own disk counts only when the tiles
-    /// beside it prove it.
-    async fn proven_from_disk(
-        &self,
-        module: &ModuleVersion,
-        body: &Bytes,
-    ) -> Result<RecordHashes, stoa_sumdb::Error> {
-        let lookup = Lookup::open(body, &self.inner.settings.key)?;
-        let hashes = lookup.hashes(module)?;
-        let plan = Plan::new(lookup.signed.head).record(lookup.id)?;
-        let proven = plan.authenticate(self.stored_tiles(&plan.tiles()).await)?;
-        if proven.record_hash(lookup.id) == Some(lookup.record_hash()) {
-            Ok(hashes)
-        } else {
-            Err(stoa_sumdb::Error::MalformedLookup("its record is not the one in the tree"))
-        }
-    }
-
-    async fn remote_lookup(
-        &self,
-        module: &ModuleVersion,
-        chain: &Chain,
-        via: &str,
-    ) -> Result<LookedUp, Error> {
-        let file = lookup_path(module);
-        let mut roads = Roads::new(self, chain, via);
-        let mut failures = Vec::new();
-        // A cache that lacks a record says nothing about the database, so the next road is asked all the same; it is
-        // believed when nobody contradicts it.
-        let mut absent = false;
-        while let Some(road) = roads.next(&mut failures).await {
-            let visit = road.visit(self.name());
-            let looked_up = self.lookup_through(&road, &mut roads, module, &file);
-            let looked_up = visit.journey().scope(looked_up).await;
-            visit.ended(&looked_up);
-            match looked_up {
-                Ok(found) => return Ok(found),
-                Err(Refusal::Security(error)) => return Err(error),
-                Err(Refusal::Failed(failure)) => {
-                    absent |=
-                        failure.class == ErrorClass::NotFound && road.speaks_for_the_database();
-                    failures.push(failure);
-                }
-            }
-        }
-        let name = self.name();
-        let class = if absent {
-            ErrorClass::NotFound
-        } else {
-            stoa_upstream::deciding(&failures)
-                .map_or(ErrorClass::Unavailable, |failure| failure.class)
-        };
-        Err(match class {
-            ErrorClass::NotFound => Error::new(
-                class,
-                format!("{module}: the checksum database {name} has no record of it, so it is not handed out"),
-            )
-            .hint("if the module is private, name it in GOPRIVATE (on this server and in the client)"),
-            // That a road is closed, or is a directory without the record, says nothing about the module.
-            ErrorClass::Denied | ErrorClass::Unavailable => Error::new(
-                ErrorClass::Unavailable,
-                format!("{module}: the checksum database {name} cannot be reached, so it is not handed out"),
-            )
-            .hint("set GOSUMDB to a URL that can be reached from the server, as in `sum.golang.org https://sum.golang.google.cn`"),
-            ErrorClass::Timeout => Error::new(
-                class,
-                format!("{module}: the checksum database {name} did not answer in time, so it is not handed out"),
-            ),
-            class => Error::new(
-                class,
-                format!("{module}: what arrived from the checksum database {name} does not prove anything"),
-            ),
-        }
-        .because(failures))
-    }
-
-    async fn lookup_through(
-        &self,
-        road: &Road,
-        roads: &mut Roads<'_>,
-        module: &ModuleVersion,
-        file: &str,
-    ) -> Result<LookedUp, Refusal> {
-        let body = self.get(road, file, roads.bound(), roads.via).await?;
-        let corrupt = |error: stoa_sumdb::Error| road.failure(error.class(), error.to_string());
-        let lookup = Lookup::open(&body, &self.inner.settings.key).map_err(corrupt)?;
-        let hashes = lookup.hashes(module).map_err(corrupt)?;
-        // After its proof: whoever finds the lookup finds the tiles.
-        if self.prove(road, roads, &lookup.signed, Some(&lookup)).await?
-            && self.keep(file, body.clone()).await
-        {
-            // What the disk did not take is to be looked up again, until it does.
-            let kept = LookedUp { body: body.clone(), hashes, stored: true };
-            self.inner.known.insert(module.clone(), kept);
-        }
-        Ok(LookedUp { body, hashes, stored: false })
-    }
-
     async fn refresh_latest(&self, chain: &Chain, via: &str) -> Result<(), Arc<Error>> {
         let work = {
             let (database, chain, via) = (self.clone(), chain.clone(), via.to_owned());
@@ -530,16 +414,13 @@ impl Database {
         let mut roads = Roads::new(self, chain, via);
         let mut failures = Vec::new();
         while let Some(road) = roads.next(&mut failures).await {
-            let outcome = async {
+            let asking = async {
                 let note = self.get(&road, "latest", roads.bound(), via).await?;
                 let signed = SignedTreeHead::open(&note, &self.inner.settings.key)
                     .map_err(|error| road.failure(error.class(), error.to_string()))?;
                 self.prove(&road, &roads, &signed, None).await.map(|_| ())
             };
-            let visit = road.visit(self.name());
-            let outcome = visit.journey().scope(outcome).await;
-            visit.ended(&outcome);
-            match outcome {
+            match road.visit(self.name()).during(asking).await {
                 Ok(()) => {
                     let mut seen =
                         self.inner.latest_seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -551,72 +432,6 @@ impl Database {
             }
         }
         Err(Error::exhausted(&format!("sumdb/{}/latest", self.name()), failures))
-    }
-
-    async fn remote_tile(
-        &self,
-        tile: Tile,
-        asked: &str,
-        chain: &Chain,
-        via: &str,
-    ) -> Result<FoundTile, Arc<Error>> {
-        let known = |head: &SignedTreeHead| tile.exists_in(head.head.size);
-        if !self.head().as_ref().is_some_and(known) {
-            // The client knows a newer tree than we do, however young ours is.
-            self.refresh_latest(chain, via).await?;
-        }
-        let mut roads = Roads::new(self, chain, via);
-        let mut failures = Vec::new();
-        while let Some(road) = roads.next(&mut failures).await {
-            let visit = road.visit(self.name());
-            let found = visit.journey().scope(self.tile_through(&road, &roads, tile)).await;
-            visit.ended(&found);
-            match found {
-                Ok(found) => return Ok(found),
-                Err(Refusal::Security(error)) => return Err(Arc::new(error)),
-                Err(Refusal::Failed(failure)) => failures.push(failure),
-            }
-        }
-        Err(Arc::new(Error::exhausted(asked, failures)))
-    }
-
-    async fn tile_through(
-        &self,
-        road: &Road,
-        roads: &Roads<'_>,
-        tile: Tile,
-    ) -> Result<FoundTile, Refusal> {
-        let wanted = self.head().and_then(|head| {
-            // The widest there is answers every narrower request that will come.
-            let widest = match tile.level {
-                TileLevel::Data => Some(tile).filter(|tile| tile.exists_in(head.head.size)),
-                TileLevel::Hashes(_) => tile.widest_in(head.head.size),
-            };
-            Some((head.head, widest.filter(|widest| widest.width >= tile.width)?))
-        });
-        let Some((head, widest)) = wanted else {
-            // Beyond the tree we know: the client authenticates it, and nothing is kept.
-            let body = self.get(road, &tile.path(), roads.bound(), roads.via).await?;
-            return match tile.bytes() {
-                Some(bytes) if bytes != body.len() => Err(Refusal::Failed(road.failure(
-                    ErrorClass::Corrupt,
-                    format!("a tile of {} bytes instead of {bytes}", body.len()),
-                ))),
-                _ => Ok(FoundTile { body, stored: false, proven: false }),
-            };
-        };
-        let plan = Plan::new(head)
-            .tile(widest)
-            .map_err(|error| road.failure(error.class(), error.to_string()))?;
-        let (proven, fetched) = self.authenticated(road, roads, &plan).await?;
-        self.keep_tiles(&proven, fetched).await;
-        let body = proven.tile(&widest).and_then(|body| cut(body, tile));
-        body.map(|body| FoundTile { body, stored: false, proven: true }).ok_or_else(|| {
-            Refusal::Failed(road.failure(
-                ErrorClass::Internal,
-                format!("{} was planned and not proven", widest.path()),
-            ))
-        })
     }
 
     /// What cannot be kept is still good to use: a full disk must not make the database unreachable. Answers whether it was

@@ -70,26 +70,25 @@ impl Credentials {
 
     /// Where the credential for an address is from, and whose it is; never what it is. `for_git` as for
     /// [`Credentials::find_for_git`].
-    pub(crate) async fn origin(&self, base: &Base, url: &Url, for_git: bool) -> String {
+    pub(crate) async fn origin(&self, base: &Base, url: &Url, for_git: bool) -> Option<String> {
         let own = base.secret().filter(|secret| !for_git || secret.is_whole()).cloned();
         let (secret, from) = match own {
             Some(secret) => (secret, "in the address itself".to_owned()),
-            None => match self.configured(url).await {
-                Some((secret, Origin::Setting(prefix))) => {
+            None => match self.configured(url).await? {
+                (secret, Origin::Setting(prefix)) => {
                     (secret, format!("upstream.credential {}", redacted(&prefix)))
                 }
-                Some((secret, Origin::Netrc(machine))) => {
+                (secret, Origin::Netrc(machine)) => {
                     let file = self.netrc.path().unwrap_or(Path::new("netrc")).display();
                     (secret, format!("netrc {file} (machine {machine})"))
                 }
-                None => return "none".to_owned(),
             },
         };
-        match secret {
+        Some(match secret {
             // Not the user either: a lone one is usually a token.
             Secret::Basic { .. } => format!("a user and password, {from}"),
             Secret::Bearer(_) => format!("a token, {from}"),
-        }
+        })
     }
 
     async fn configured(&self, url: &Url) -> Option<(Secret, Origin)> {

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use crate::examine::line;
+
 tokio::task_local! {
     static JOURNEY: Arc<Journey>;
 }
@@ -23,8 +25,6 @@ const MOST_VISITS: usize = 16;
 const MOST_STANDS: usize = 4;
 /// Work that waits for work that waits: a file for its record, and that for its tiles.
 const DEEPEST: usize = 4;
-/// Characters of what a source said.
-const MAX_WORDS: usize = 300;
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -396,6 +396,20 @@ impl Visit {
         &self.0.journey
     }
 
+    /// Does what is asked of the source as a part of this visit, which ends with it.
+    pub fn during<T, E: fmt::Display>(
+        self,
+        asking: impl Future<Output = Result<T, E>>,
+    ) -> impl Future<Output = Result<T, E>> {
+        // What asks a source is large, and would be in this future twice.
+        let asking = Box::pin(self.journey().scope(asking));
+        async move {
+            let outcome = asking.await;
+            self.ended(&outcome);
+            outcome
+        }
+    }
+
     /// What came of it. The first word counts.
     pub fn ended<T, E: fmt::Display>(&self, outcome: &Result<T, E>) {
         let journey = self.journey();
@@ -404,7 +418,7 @@ impl Visit {
         if state.end.is_none() {
             let outcome = match outcome {
                 Ok(_) => Ok(()),
-                Err(error) => Err(words(journey.without_source(&error.to_string()))),
+                Err(error) => Err(line(journey.without_source(&error.to_string()))),
             };
             let took = journey.begun.elapsed();
             state.end = Some(End { outcome, at: Timestamp::now(), took });
@@ -416,16 +430,6 @@ impl Drop for Visit {
     fn drop(&mut self) {
         self.ended(&Err::<(), _>("not waited for to the end"));
     }
-}
-
-/// One line without what moves a terminal's cursor.
-fn words(text: &str) -> String {
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
-    let mut line: String = text.chars().take(MAX_WORDS).map(plain).collect();
-    if text.chars().nth(MAX_WORDS).is_some() {
-        line.push('…');
-    }
-    line
 }
 
 #[cfg(test)]
@@ -500,6 +504,6 @@ mod tests {
         assert_eq!(many.stands().len(), MOST_STANDS);
         drop(visits);
         assert_eq!(many.said().len(), MOST_VISITS);
-        assert!(words(&"é".repeat(1000)).chars().count() <= MAX_WORDS + 1);
+        assert!(line(&"é".repeat(1000)).chars().count() <= 300 + 1);
     }
 }

@@ -326,12 +326,12 @@ impl Mirror {
         let mut walk = chain.walk();
         while let Some(step) = walk.next() {
             let source = step.source;
-            let visit = Journey::visit(source.name());
-            let got = self.get_small(source, &path, step.has_alternative, max_bytes, via);
-            let got = visit.journey().scope(got).await;
-            let got = got.and_then(|body| check_form(key, module, source, body));
-            visit.ended(&got);
-            match got {
+            let asking = async {
+                let has_alternative = step.has_alternative;
+                let got = self.get_small(source, &path, has_alternative, max_bytes, via).await;
+                got.and_then(|body| check_form(key, module, source, body))
+            };
+            match Journey::visit(source.name()).during(asking).await {
                 Ok(body) => {
                     return Ok(Kept {
                         body,

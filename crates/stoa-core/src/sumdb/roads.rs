@@ -189,10 +189,8 @@ impl Database {
         }
         let path = format!("{}supported", road.prefix);
         let bounds = Bounds { header: patience, max_bytes: MAX_BYTES };
-        let visit = road.visit(self.name());
-        let asked = self.inner.client.get(source, Use::Database, &path, &bounds, via);
-        let asked = visit.journey().scope(asked).await;
-        visit.ended(&asked);
+        let asking = self.inner.client.get(source, Use::Database, &path, &bounds, via);
+        let asked = road.visit(self.name()).during(asking).await;
         let is = match asked {
             Ok(_) => true,
             Err(failure) if failure.class == ErrorClass::NotFound => false,

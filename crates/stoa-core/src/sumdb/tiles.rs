@@ -8,15 +8,79 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use stoa_module::ErrorClass;
-use stoa_sumdb::{Proven, SignedTreeHead, Tile, TileLevel, right_edge};
-use stoa_upstream::Failure;
+use stoa_sumdb::{Plan, Proven, SignedTreeHead, Tile, TileLevel, right_edge};
+use stoa_upstream::{Chain, Failure};
 
 use crate::error::Error;
 use crate::mirror::stoas_of;
 use crate::sumdb::roads::{Road, Roads};
-use crate::sumdb::{Database, TILES_AT_ONCE, TileRead};
+use crate::sumdb::{Database, FoundTile, Refusal, TILES_AT_ONCE, TileRead};
 
 impl Database {
+    pub(super) async fn remote_tile(
+        &self,
+        tile: Tile,
+        asked: &str,
+        chain: &Chain,
+        via: &str,
+    ) -> Result<FoundTile, Arc<Error>> {
+        let known = |head: &SignedTreeHead| tile.exists_in(head.head.size);
+        if !self.head().as_ref().is_some_and(known) {
+            // The client knows a newer tree than we do, however young ours is.
+            self.refresh_latest(chain, via).await?;
+        }
+        let mut roads = Roads::new(self, chain, via);
+        let mut failures = Vec::new();
+        while let Some(road) = roads.next(&mut failures).await {
+            let visit = road.visit(self.name());
+            match visit.during(self.tile_through(&road, &roads, tile)).await {
+                Ok(found) => return Ok(found),
+                Err(Refusal::Security(error)) => return Err(Arc::new(error)),
+                Err(Refusal::Failed(failure)) => failures.push(failure),
+            }
+        }
+        Err(Arc::new(Error::exhausted(asked, failures)))
+    }
+
+    async fn tile_through(
+        &self,
+        road: &Road,
+        roads: &Roads<'_>,
+        tile: Tile,
+    ) -> Result<FoundTile, Refusal> {
+        let wanted = self.head().and_then(|head| {
+            // The widest there is answers every narrower request that will come.
+            let widest = match tile.level {
+                TileLevel::Data => Some(tile).filter(|tile| tile.exists_in(head.head.size)),
+                TileLevel::Hashes(_) => tile.widest_in(head.head.size),
+            };
+            Some((head.head, widest.filter(|widest| widest.width >= tile.width)?))
+        });
+        let Some((head, widest)) = wanted else {
+            // Beyond the tree we know: the client authenticates it, and nothing is kept.
+            let body = self.get(road, &tile.path(), roads.bound(), roads.via).await?;
+            return match tile.bytes() {
+                Some(bytes) if bytes != body.len() => Err(Refusal::Failed(road.failure(
+                    ErrorClass::Corrupt,
+                    format!("a tile of {} bytes instead of {bytes}", body.len()),
+                ))),
+                _ => Ok(FoundTile { body, stored: false, proven: false }),
+            };
+        };
+        let plan = Plan::new(head)
+            .tile(widest)
+            .map_err(|error| road.failure(error.class(), error.to_string()))?;
+        let (proven, fetched) = self.authenticated(road, roads, &plan).await?;
+        self.keep_tiles(&proven, fetched).await;
+        let body = proven.tile(&widest).and_then(|body| cut(body, tile));
+        body.map(|body| FoundTile { body, stored: false, proven: true }).ok_or_else(|| {
+            Refusal::Failed(road.failure(
+                ErrorClass::Internal,
+                format!("{} was planned and not proven", widest.path()),
+            ))
+        })
+    }
+
     /// Answers whether all of them are kept.
     pub(super) async fn keep_tiles(&self, proven: &Proven, fetched: Vec<Tile>) -> bool {
         futures_util::stream::iter(fetched)

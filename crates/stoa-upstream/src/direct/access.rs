@@ -177,11 +177,8 @@ impl Access {
     }
 
     /// Where the credential for a repository is from.
-    pub(super) async fn credential_origin(&self, url: &Url) -> String {
-        match Base::new(url) {
-            Ok(base) => self.credentials.origin(&base, url, true).await,
-            Err(_) => "none".to_owned(),
-        }
+    pub(super) async fn credential_origin(&self, url: &Url) -> Option<String> {
+        self.credentials.origin(&Base::new(url).ok()?, url, true).await
     }
 
     async fn prepare(&self, url: &str, about: About) -> Result<RemoteEnv, Fault> {

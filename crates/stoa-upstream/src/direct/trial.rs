@@ -56,12 +56,10 @@ impl DirectModules {
         let shown = redacted_text(address.as_deref().unwrap_or(url));
         let credential = match &remote {
             _ if !about.is_named => "none: no setting names the module".to_owned(),
-            Remote::Http(url) => match access.credential_origin(url).await {
-                origin if origin == "none" => {
-                    "none, but for git's own credential helpers".to_owned()
-                }
-                origin => origin,
-            },
+            Remote::Http(url) => access
+                .credential_origin(url)
+                .await
+                .unwrap_or_else(|| "none, but for git's own credential helpers".to_owned()),
             Remote::Ssh { .. } => match key {
                 Some(key) => {
                     let (file, prefix) = (key.key_file.display(), redacted(&key.prefix));

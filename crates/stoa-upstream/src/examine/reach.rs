@@ -85,7 +85,7 @@ pub(super) async fn source(client: &Client, base: &Base, url: &Url, course: &mut
     let Some(reached) = reach(means, url, Allowed::default(), course).await else { return };
     if let Some(begun) = course.begin(Step::Credential, Duration::MAX) {
         let origin = means.credentials.origin(base, url, false).await;
-        course.end(begun, &origin, None);
+        course.end(begun, origin.as_deref().unwrap_or("none"), None);
     }
     ask(client, base, url, reached.wire, course).await;
 }
