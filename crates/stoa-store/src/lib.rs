@@ -37,7 +37,7 @@ mod trouble;
 pub use answers::{Answer, AnswerKey};
 pub use error::Error;
 pub use index::Counts;
-pub use places::{FilePlace, Rejected};
+pub use places::{FilePlace, Places, Rejected};
 pub use quarantine::QuarantineNote;
 pub use record::{ArtifactRecord, Content, Sidecar, State, Stored};
 pub use spool::OpenFile;

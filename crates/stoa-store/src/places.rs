@@ -7,12 +7,47 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use stoa_module::{Artifact, ModuleVersion};
 
-use crate::{error::Error, files::Files, quarantine::NOTE_SUFFIX, record::Sidecar};
+use crate::{
+    error::Error, files::Files, layout::Layout, quarantine::NOTE_SUFFIX, record::Sidecar,
+    sumdb::HEAD,
+};
 
 /// Notes of the quarantine that are looked at, the newest first; it may have more than anybody waits for.
 const MOST_NOTES: usize = 1000;
 /// Longest note that is read, in bytes: a reason may hold what an upstream said.
 const MAX_NOTE: u64 = 64 << 10;
+
+/// Where things lie in a data directory that a server may hold: for those who look without its lock, and write nothing.
+#[derive(Clone, Debug)]
+pub struct Places(Layout);
+
+impl Places {
+    pub fn of(dir: &Path) -> Self {
+        Self(Layout::new(dir.to_owned()))
+    }
+
+    /// The running server's command socket.
+    pub fn socket(&self) -> PathBuf {
+        self.0.socket()
+    }
+
+    /// The directory of downloads under way.
+    pub fn temporary(&self) -> PathBuf {
+        self.0.temporary()
+    }
+
+    /// The newest tree head of a checksum database that was proven.
+    pub fn tree_head(&self, database: &str) -> Result<PathBuf, Error> {
+        self.0.sumdb(database, HEAD)
+    }
+
+    /// What there is of a version of which nothing is missing: its files as they lie when they are vouched for, and its sidecar.
+    pub fn whole(&self, module: &ModuleVersion) -> Result<[PathBuf; 4], Error> {
+        let version = self.0.version(module)?;
+        let [info, go_mod, zip] = Artifact::ALL.map(|artifact| version.artifact(artifact));
+        Ok([info, go_mod, zip, version.sidecar()])
+    }
+}
 
 /// A file that is recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The newest tree head.
-const HEAD: &str = "latest";
+pub(crate) const HEAD: &str = "latest";
 
 /// The largest file that is read without a thread for it; tiles have 8 KiB, records less.
 const SMALL: u64 = 16 << 10;

@@ -5,6 +5,7 @@
 use std::io;
 use std::time::Duration;
 
+use stoa_store::Places;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
@@ -18,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// One line: what was asked, and what is wrong.
 pub async fn healthcheck(config: &Config) -> Result<(), String> {
-    let socket = config.store.dir.join("stoa.sock");
+    let socket = Places::of(&config.store.dir).socket();
     let listen = config.server.admin_listen.as_ref().unwrap_or(&config.server.listen);
     let over_socket = match get_over(&socket, "/healthz").await {
         // None, or one that a server left behind on a disk that is read-only now.

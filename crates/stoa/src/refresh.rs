@@ -11,6 +11,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use stoa_core::{Error, Look, Refreshed, Subject};
 use stoa_module::ErrorClass;
+use stoa_store::Places;
 
 use crate::command_socket::post_over;
 use crate::config::Config;
@@ -97,7 +98,7 @@ pub async fn command(
     subjects: &[Subject],
     out: &mut impl Write,
 ) -> Result<bool, String> {
-    let socket = config.store.dir.join("stoa.sock");
+    let socket = Places::of(&config.store.dir).socket();
     let mut all = true;
     for subject in subjects {
         let wanted = serde_json::to_string(&Wanted { subject: subject.to_string() });

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use stoa_core::{Database, DatabaseSettings, Hedge, Mirror, Policy, Route, Settings};
 use stoa_module::ProxyList;
-use stoa_store::Store;
+use stoa_store::{Places, Store};
 use stoa_sumdb::GoSumDb;
 use stoa_upstream::{Chain, Client};
 use tokio::sync::watch;
@@ -195,7 +195,7 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
     match Store::open(options).await {
         Ok(store) => Ok(store),
         Err(error @ stoa_store::Error::Locked { .. }) => {
-            let socket = config.store.dir.join("stoa.sock");
+            let socket = Places::of(&config.store.dir).socket();
             Err(match command_socket::ask_status(&socket).await {
                 Ok(status) => anyhow!(
                     "{error}: stoa {} listens there on {}",

@@ -32,11 +32,12 @@ use self::lines::Lines;
 use self::live::{Asked, Question};
 use self::machine::Machine;
 use self::settings::Finding;
+use crate::doctor::mask;
 
 pub mod lines;
 pub mod live;
 mod machine;
-mod mask;
+
 pub mod settings;
 mod text;
 

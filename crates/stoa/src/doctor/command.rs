@@ -13,6 +13,7 @@ use clap::Args;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use stoa_core::Subject;
+use stoa_store::Places;
 use tokio::sync::Semaphore;
 use url::Url;
 
@@ -132,7 +133,7 @@ async fn look_here(config: &Config, args: &DoctorArgs) -> Result<Report, String>
 
 /// None where no server runs.
 async fn ask_server(config: &Config, args: &DoctorArgs) -> Result<Option<Report>, String> {
-    let socket = config.store.dir.join("stoa.sock");
+    let socket = Places::of(&config.store.dir).socket();
     let subject = args.subject.as_ref().map(ToString::to_string);
     let wanted = serde_json::to_string(&Wanted { subject }).map_err(|error| error.to_string())?;
     // A server that answers nothing is noticed sooner by this.

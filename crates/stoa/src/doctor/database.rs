@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use stoa_module::{ErrorClass, ModuleVersion};
+use stoa_store::Places;
 use stoa_sumdb::{
     Lookup, Plan, Proven, RecordHashes, SignedTreeHead, Tile, VerifierKey, lookup_path,
 };
 use stoa_upstream::{Failure, Source, Use};
 
-use super::sources::{Looked, Means, Outcome, beginning};
+use super::looked::{Looked, Means, Outcome, beginning};
 use super::verdict::Verdict;
 
 const TILES_AT_ONCE: usize = 8;
@@ -54,7 +55,7 @@ pub(crate) struct Read {
 
 /// The newest tree head that the server of a data directory has proven.
 pub(crate) async fn stored_head(dir: &Path, key: &VerifierKey) -> Option<SignedTreeHead> {
-    let path = dir.join("cache/download/sumdb").join(key.name()).join("latest");
+    let path = Places::of(dir).tree_head(key.name()).ok()?;
     let note = tokio::time::timeout(DISK, fs_err::tokio::read(path)).await.ok()?.ok()?;
     SignedTreeHead::open(&note, key).ok()
 }

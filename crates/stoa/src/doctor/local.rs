@@ -5,10 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
+use stoa_store::Places;
 use stoa_upstream::ProxyEnvironment;
 
+use super::mask::mask;
 use super::report::{State, Step};
 use super::verdict::Verdict;
+use crate::config::Config;
+use crate::wiring::{self, upstream::NeedOfGit};
 
 /// What a write is tried with: enough to tell a slow disk, and gone at once.
 const TRIAL: usize = 8 << 20;
@@ -20,7 +24,11 @@ const LEAST_ROOM: u64 = 16 << 20;
 pub(crate) type Seen = (Step, Option<Verdict>);
 
 fn seen(step: Step, verdict: Option<Verdict>) -> Seen {
-    (verdict.map_or_else(|| step.clone(), |verdict| step.clone().of(verdict)), verdict)
+    let step = match verdict {
+        Some(verdict) => step.of(verdict),
+        None => step,
+    };
+    (step, verdict)
 }
 
 /// The data directory: room, and whether and how fast it is written. Waits no longer than `patience`.
@@ -82,7 +90,7 @@ fn is_out_of_files(error: &io::Error) -> bool {
 
 /// The directory for temporary files in it, itself, or what it would be made in.
 fn existing(dir: &Path) -> Option<PathBuf> {
-    let temporary = dir.join("cache").join("tmp");
+    let temporary = Places::of(dir).temporary();
     let above = dir.ancestors().map(Path::to_owned);
     std::iter::once(temporary).chain(above).find(|place| place.is_dir())
 }
@@ -90,7 +98,7 @@ fn existing(dir: &Path) -> Option<PathBuf> {
 /// Where a file of the size of a module may lie for a moment: on the disk of the data directory if that is there, since
 /// what is for temporary files is often memory.
 pub(crate) async fn scratch(dir: &Path) -> PathBuf {
-    let own = dir.join("cache").join("tmp");
+    let own = Places::of(dir).temporary();
     let soon = Duration::from_secs(2);
     match tokio::time::timeout(soon, fs_err::tokio::metadata(&own)).await {
         Ok(Ok(found)) if found.is_dir() => own,
@@ -141,19 +149,27 @@ pub(crate) fn proxies(environment: &ProxyEnvironment) -> Seen {
     ];
     let set: Vec<String> = shown
         .into_iter()
-        .filter_map(|(name, value)| Some(format!("{name}={}", without_password(value.as_ref()?))))
+        .filter_map(|(name, value)| Some(format!("{name}={}", mask(value.as_ref()?))))
         .collect();
     let text = if set.is_empty() { "no variable is set".to_owned() } else { set.join(" ") };
     seen(Step::new("outgoing-proxy", State::Ok, text), None)
 }
 
-fn without_password(value: &str) -> String {
-    match value.rsplit_once('@') {
-        Some((before, host)) => match before.split_once("://") {
-            Some((scheme, _)) => format!("{scheme}://***@{host}"),
-            None => format!("***@{host}"),
-        },
-        None => value.to_owned(),
+/// Whether there is a git command. Of a module that needs one it is told by its own source.
+pub(crate) fn git(config: &Config, is_about_module: bool) -> Seen {
+    if wiring::upstream::is_installed("git", std::env::var_os("PATH").as_deref()) {
+        return seen(Step::new("git", State::Ok, "there"), None);
+    }
+    let text = "none in PATH: modules that go direct cannot be fetched";
+    match wiring::upstream::need_of_git(config) {
+        NeedOfGit::Named if !is_about_module => {
+            seen(Step::new("git", State::Bad, text), Some(Verdict::GitMissing))
+        }
+        NeedOfGit::None => {
+            let text = "none in PATH; nothing here goes direct";
+            seen(Step::new("git", State::Skipped, text), None)
+        }
+        NeedOfGit::Named | NeedOfGit::Default => seen(Step::new("git", State::Note, text), None),
     }
 }
 
@@ -195,7 +211,7 @@ mod tests {
 
     #[test]
     fn passwords_of_outgoing_proxies_are_not_shown() {
-        let check = |value, expected: &str| assert_eq!(without_password(value), expected);
+        let check = |value, expected: &str| assert_eq!(mask(value), expected);
         check("http://proxy:3128", "http://proxy:3128");
         check("http://user:p@ss@proxy:3128", "http://***@proxy:3128");
         check("user:pass@proxy:3128", "***@proxy:3128");

@@ -1,7 +1,5 @@
 //! What was seen, what it means together, and the verdict.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -110,30 +108,32 @@ pub(crate) struct Finding {
 pub(crate) fn conclude(mut findings: Vec<Finding>) -> (Told, Vec<Told>) {
     findings.sort_by_key(|finding| (!finding.stops, finding.verdict.rank()));
     let mut told: Vec<Told> = Vec::new();
-    let mut seen: BTreeMap<(String, bool, String), usize> = BTreeMap::new();
     for Finding { verdict, place, evidence, stops } in findings {
         let row = verdict.row();
-        let at = *seen.entry((row.code.to_owned(), stops, place.clone())).or_insert(told.len());
-        if let Some(same) = told.get_mut(at) {
-            if !same.evidence.contains(&evidence) {
-                same.evidence.push(evidence);
-            }
-            continue;
+        let is_same = |it: &&mut Told| {
+            it.code == row.code && it.stops == stops && it.place.as_ref() == Some(&place)
+        };
+        match told.iter_mut().find(is_same) {
+            Some(same) if same.evidence.contains(&evidence) => {}
+            Some(same) => same.evidence.push(evidence),
+            None => told.push(Told {
+                place: Some(place),
+                stops,
+                evidence: vec![evidence],
+                ..Told::of(verdict)
+            }),
         }
-        told.push(Told {
-            code: row.code.to_owned(),
-            exit: row.exit,
-            place: Some(place),
-            stops,
-            cause: row.cause.to_owned(),
-            evidence: vec![evidence],
-            to_do: row.to_do.to_owned(),
-        });
     }
     let mut told = told.into_iter();
-    let first = told.next().unwrap_or_else(|| {
-        let row = Verdict::Healthy.row();
-        Told {
+    let first = told.next().unwrap_or_else(|| Told::of(Verdict::Healthy));
+    (first, told.collect())
+}
+
+impl Told {
+    /// Of nowhere, and without evidence.
+    fn of(verdict: Verdict) -> Self {
+        let row = verdict.row();
+        Self {
             code: row.code.to_owned(),
             exit: row.exit,
             place: None,
@@ -142,8 +142,7 @@ pub(crate) fn conclude(mut findings: Vec<Finding>) -> (Told, Vec<Told>) {
             evidence: Vec::new(),
             to_do: row.to_do.to_owned(),
         }
-    });
-    (first, told.collect())
+    }
 }
 
 impl Step {

@@ -4,11 +4,11 @@ use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use stoa_module::{Patterns, ProxySource};
+use stoa_module::{Patterns, ProxyList, ProxySource};
 use stoa_upstream::{Credential, GitSettings, ProxyEnvironment, Rules, Secret, Settings, SshKey};
 use tracing::{info, warn};
 
-use crate::config::{self, Config, Route};
+use crate::config::{self, Config};
 
 /// `git_dir`: where bare repositories are kept, if anything may be fetched from repositories.
 pub(crate) fn settings(config: &Config, git_dir: Option<PathBuf>) -> Settings {
@@ -70,28 +70,48 @@ pub(crate) fn settings(config: &Config, git_dir: Option<PathBuf>) -> Settings {
 
 /// A route that refuses modules, or names a proxy for them, says nothing about their own hosts.
 fn routed_directly(config: &Config) -> Vec<Patterns> {
-    let goes_direct =
-        |route: &&Route| route.goproxy.items.iter().any(|item| item.source == ProxySource::Direct);
-    config.routes.iter().filter(goes_direct).map(|route| route.pattern.clone()).collect()
+    let direct = config.routes.iter().filter(|route| goes_direct(&route.goproxy));
+    direct.map(|route| route.pattern.clone()).collect()
 }
 
-/// One line in the log when modules may have to come from repositories and there is nothing to fetch them with: a warning
-/// if somebody named such modules, since with the default chain most are found before it comes to `direct`.
+fn goes_direct(list: &ProxyList) -> bool {
+    list.items.iter().any(|item| item.source == ProxySource::Direct)
+}
+
+/// Which modules may have to come from repositories.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum NeedOfGit {
+    /// Some that somebody named.
+    Named,
+    /// Those of the default chain, of which most are found before it comes to `direct`.
+    Default,
+    None,
+}
+
+pub(crate) fn need_of_git(config: &Config) -> NeedOfGit {
+    let upstream = &config.upstream;
+    if !upstream.gonoproxy.is_empty()
+        || !upstream.goprivate.is_empty()
+        || config.routes.iter().any(|route| goes_direct(&route.goproxy))
+    {
+        NeedOfGit::Named
+    } else if goes_direct(&upstream.goproxy) {
+        NeedOfGit::Default
+    } else {
+        NeedOfGit::None
+    }
+}
+
+/// One line in the log when modules may have to come from repositories and there is nothing to fetch them with.
 pub(super) fn say_whether_git_is_missing(config: &Config, path: Option<&OsStr>) {
     const TEXT: &str = "no git command: modules that go direct cannot be fetched; install git";
     if config.server.offline || is_installed("git", path) {
         return;
     }
-    let is_direct = |list: &stoa_module::ProxyList| {
-        list.items.iter().any(|item| matches!(item.source, ProxySource::Direct))
-    };
-    let named = !config.upstream.gonoproxy.is_empty()
-        || !config.upstream.goprivate.is_empty()
-        || config.routes.iter().any(|route| is_direct(&route.goproxy));
-    if named {
-        warn!("{TEXT}");
-    } else if is_direct(&config.upstream.goproxy) {
-        info!("{TEXT}");
+    match need_of_git(config) {
+        NeedOfGit::Named => warn!("{TEXT}"),
+        NeedOfGit::Default => info!("{TEXT}"),
+        NeedOfGit::None => {}
     }
 }
 

@@ -9,8 +9,8 @@ use url::Url;
 
 use super::Verdict;
 use super::machine::Machine;
-use super::mask::{cut, mask, printable};
 use super::settings::{database, outgoing};
+use crate::doctor::mask::{cut, mask, printable};
 
 /// For one question. They are asked at the same time.
 const PATIENCE: Duration = Duration::from_secs(5);

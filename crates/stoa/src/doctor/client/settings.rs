@@ -12,7 +12,7 @@ use url::{Host, Url};
 
 use super::Verdict;
 use super::machine::{Machine, Origin, Setting};
-use super::mask::{commands, mask, printable};
+use crate::doctor::mask::{commands, mask, printable};
 
 /// Everybody's modules: a pattern that names one of them was meant for more than private ones.
 const PUBLIC: [&str; 5] = [

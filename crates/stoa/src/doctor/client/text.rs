@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::mask::{LOGIN, cut};
 use super::{ClientReport, Verdict};
+use crate::doctor::mask::{LOGIN, cut};
 
 const WIDTH: usize = 120;
 /// A longer value is cut; the JSON has it whole.
